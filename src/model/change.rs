@@ -1,0 +1,72 @@
+//! Changes, as they are logged and applied.
+
+use std::collections::BTreeMap;
+
+use super::id::ProfileId;
+use super::index_key::{DomainKey, IndexKey};
+use super::record::{Record, Revision};
+
+/// One change of one profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The change's place in the order of changes.
+    pub revision: Revision,
+    /// The profile's id.
+    pub id: ProfileId,
+    /// The new record; `None` for a delete.
+    pub record: Option<Record>,
+    /// Whether there was a profile before.
+    pub existed: bool,
+    /// The index key before; `None` when there was no profile or it had no e-mail.
+    pub previous_index_key: Option<IndexKey>,
+}
+
+impl Change {
+    /// The index key after the change; `None` after a delete or without an e-mail.
+    pub fn index_key(&self) -> Option<IndexKey> {
+        self.record.as_ref().and_then(Record::index_key)
+    }
+
+    /// Whether the profile's e-mail is another one than before.
+    pub fn moves_index_key(&self) -> bool {
+        let now = self.record.as_ref().map_or(&[][..], Record::index_key_bytes);
+        now != self.previous_index_key.as_ref().map_or(&[][..], IndexKey::as_bytes)
+    }
+
+    /// By how much the change alters the number of all profiles: -1, 0 or 1.
+    pub fn total_delta(&self) -> i64 {
+        i64::from(self.record.is_some()) - i64::from(self.existed)
+    }
+}
+
+/// By how much some changes alter the counters of one domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CounterDelta {
+    /// Profiles of exactly this domain.
+    pub own: i64,
+    /// Profiles of this domain and all below it.
+    pub subtree: i64,
+}
+
+/// By how much some changes alter the counters of the domains they touch, their ancestors included.
+/// Domains whose counters stay the same are left out.
+pub fn counter_deltas(changes: &[Change]) -> BTreeMap<DomainKey, CounterDelta> {
+    let mut own: BTreeMap<DomainKey, i64> = BTreeMap::new();
+    for change in changes.iter().filter(|change| change.moves_index_key()) {
+        if let Some(before) = &change.previous_index_key {
+            *own.entry(before.domain_key()).or_default() -= 1;
+        }
+        if let Some(after) = change.index_key() {
+            *own.entry(after.domain_key()).or_default() += 1;
+        }
+    }
+    let mut deltas: BTreeMap<DomainKey, CounterDelta> = BTreeMap::new();
+    for (domain, delta) in own.into_iter().filter(|(_, delta)| *delta != 0) {
+        for ancestor in domain.with_ancestors() {
+            deltas.entry(ancestor).or_default().subtree += delta;
+        }
+        deltas.entry(domain).or_default().own += delta;
+    }
+    deltas.retain(|_, delta| *delta != CounterDelta::default());
+    deltas
+}
