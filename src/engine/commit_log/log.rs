@@ -1,0 +1,221 @@
+//! Opening, appending to and closing the log.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::close_mark;
+use super::codec::{LoggedGroup, encode_group};
+use super::frame::{HEADER_BYTES, MAX_PAYLOAD_BYTES, SegmentHeader, VERSION, encode_frame};
+use super::segment::{self, SegmentEnd, SegmentError};
+use crate::engine::durable_file;
+use crate::model::{Change, CommitTime, Incarnation};
+
+/// A segment that is longer than this gets a successor.
+const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Why the log cannot be opened or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError<E = std::convert::Infallible> {
+    /// The operating system said so.
+    #[error("the commit log in {dir}: {source}")]
+    Io {
+        /// The log's directory.
+        dir: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The content is damaged.
+    #[error("{0}")]
+    Corrupt(String),
+    /// The log was written by a later version.
+    #[error("the commit log has format {found}; this version reads up to {VERSION}")]
+    Newer {
+        /// The version found.
+        found: u32,
+    },
+    /// The group is larger than a frame may be.
+    #[error("a commit group of {bytes} bytes is larger than a frame of the log may be ({MAX_PAYLOAD_BYTES})")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// The one who takes the groups failed.
+    #[error("replay failed")]
+    Replay(E),
+}
+
+/// The log, open for appending. One owner, one thread.
+pub struct CommitLog {
+    dir: PathBuf,
+    incarnation: Incarnation,
+    file: File,
+    /// The length of the current segment.
+    segment_bytes: u64,
+    salt: u64,
+    next_sequence: u64,
+    /// Reused between appends.
+    buffer: Vec<u8>,
+}
+
+impl CommitLog {
+    /// Opens the log in `dir`, or begins one that is empty.
+    ///
+    /// `applied_sequence` is the last change that the state behind the log has applied. Every group with a
+    /// later change is given to `replay`, in order. A log that ends before `applied_sequence`, or before
+    /// the mark of the last clean close, has lost something and is refused.
+    pub fn open<E>(
+        dir: &Path,
+        incarnation: Incarnation,
+        applied_sequence: u64,
+        mut replay: impl FnMut(LoggedGroup) -> Result<(), E>,
+    ) -> Result<Self, LogError<E>> {
+        let io = |source| LogError::Io { dir: dir.to_owned(), source };
+        let firsts = segment::list(dir).map_err(io)?;
+        let close_mark = close_mark::read(dir).map_err(io)?;
+        if let Some(&last) = firsts.last() {
+            // A frame that a killed process wrote but never synced can be read from the page cache: make it
+            // durable before the state behind the log, and so any reader, gets to know it.
+            File::open(segment::path(dir, last)).and_then(|file| file.sync_all()).map_err(io)?;
+        }
+        // Older segments hold nothing that has to be replayed.
+        let begin = firsts.partition_point(|&first| first <= applied_sequence + 1).saturating_sub(1);
+        let to_read = firsts.get(begin..).unwrap_or_default();
+        let mut next_sequence = to_read.first().copied().unwrap_or(1);
+        if next_sequence > applied_sequence + 1 {
+            return Err(LogError::Corrupt(format!(
+                "the commit log begins at {next_sequence} but the state behind it ends at {applied_sequence}"
+            )));
+        }
+        let mut end = None;
+        for (position, &first) in to_read.iter().enumerate() {
+            if first != next_sequence {
+                let what = format!("the commit log has a gap: segment {first} follows {}", next_sequence - 1);
+                return Err(LogError::Corrupt(what));
+            }
+            let header = segment::SegmentHeaderCheck { incarnation: incarnation.0 };
+            let path = segment::path(dir, first);
+            let segment_end = segment::read(&path, &header, &mut next_sequence, |group| {
+                if group.last_sequence() > applied_sequence { replay(group) } else { Ok(()) }
+            })
+            .map_err(|error| match error {
+                SegmentError::Io(source) => io(source),
+                SegmentError::Corrupt(what) => LogError::Corrupt(what),
+                SegmentError::Newer(found) => LogError::Newer { found },
+                SegmentError::Group(error) => LogError::Replay(error),
+            })?;
+            if position + 1 < to_read.len() && !matches!(segment_end, SegmentEnd::Whole { .. }) {
+                return Err(LogError::Corrupt(format!("commit log segment {first} is damaged and others follow it")));
+            }
+            end = Some((path, segment_end));
+        }
+        if next_sequence <= applied_sequence {
+            return Err(LogError::Corrupt(format!(
+                "the commit log ends at {} but the state behind it has applied {applied_sequence}",
+                next_sequence - 1
+            )));
+        }
+        if let Some(marked) = close_mark
+            && marked != next_sequence - 1
+        {
+            return Err(LogError::Corrupt(format!(
+                "the commit log ends at {} but was closed cleanly at {marked}",
+                next_sequence - 1
+            )));
+        }
+        if close_mark.is_some() {
+            close_mark::remove(dir).map_err(io)?;
+        }
+        Self::open_end(dir, incarnation, next_sequence, end).map_err(io)
+    }
+
+    /// Opens the last segment for appending, after cutting off what is torn, or begins a new one.
+    fn open_end(
+        dir: &Path,
+        incarnation: Incarnation,
+        next_sequence: u64,
+        end: Option<(PathBuf, SegmentEnd)>,
+    ) -> io::Result<Self> {
+        let (file, salt) = match end {
+            None => Self::create_segment(dir, incarnation, next_sequence)?,
+            Some((path, SegmentEnd::Unborn)) => {
+                fs::remove_file(&path)?;
+                durable_file::sync_dir(dir)?;
+                Self::create_segment(dir, incarnation, next_sequence)?
+            }
+            Some((path, SegmentEnd::Whole { salt })) => (OpenOptions::new().append(true).open(path)?, salt),
+            Some((path, SegmentEnd::Torn { salt, good_bytes })) => {
+                let file = OpenOptions::new().append(true).open(&path)?;
+                let torn_bytes = file.metadata()?.len() - good_bytes;
+                tracing::warn!(torn_bytes, next_sequence, "cut off the torn end of the commit log");
+                file.set_len(good_bytes)?;
+                file.sync_all()?;
+                (file, salt)
+            }
+        };
+        let segment_bytes = file.metadata()?.len();
+        Ok(Self { dir: dir.to_owned(), incarnation, file, segment_bytes, salt, next_sequence, buffer: Vec::new() })
+    }
+
+    /// Whether the log in `dir` holds more than the headers of segments. A missing directory holds nothing.
+    pub fn has_frames(dir: &Path) -> io::Result<bool> {
+        if !dir.exists() {
+            return Ok(false);
+        }
+        for first in segment::list(dir)? {
+            if fs::metadata(segment::path(dir, first))?.len() > HEADER_BYTES as u64 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The sequence number that the next change must have.
+    pub fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// Appends a group and makes it durable. After an error the log must not be used any more: how much of
+    /// the group is on disk is unknown, and a failed sync must never be repeated.
+    pub fn append(&mut self, changes: &[Change], time: CommitTime) -> Result<usize, LogError> {
+        let dir = self.dir.clone();
+        let io = |source| LogError::Io { dir: dir.clone(), source };
+        debug_assert_eq!(changes.first().map(|change| change.revision.0), Some(self.next_sequence));
+        self.roll_segment_when_full().map_err(&io)?;
+        self.buffer.clear();
+        encode_frame(self.salt, &mut self.buffer, |buffer| encode_group(changes, time, buffer));
+        let bytes = self.buffer.len();
+        if bytes > MAX_PAYLOAD_BYTES {
+            return Err(LogError::TooLarge { bytes });
+        }
+        self.write_and_sync().map_err(&io)?;
+        self.next_sequence += changes.len() as u64;
+        Ok(bytes)
+    }
+
+    fn roll_segment_when_full(&mut self) -> io::Result<()> {
+        if self.segment_bytes > SEGMENT_BYTES {
+            (self.file, self.salt) = Self::create_segment(&self.dir, self.incarnation, self.next_sequence)?;
+            self.segment_bytes = HEADER_BYTES as u64;
+        }
+        Ok(())
+    }
+
+    fn write_and_sync(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.buffer)?;
+        self.file.sync_data()?;
+        self.segment_bytes += self.buffer.len() as u64;
+        Ok(())
+    }
+
+    /// Leaves the mark of a clean close.
+    pub fn close(self) -> io::Result<()> {
+        close_mark::write(&self.dir, self.next_sequence - 1)
+    }
+
+    fn create_segment(dir: &Path, incarnation: Incarnation, first_sequence: u64) -> io::Result<(File, u64)> {
+        let header = SegmentHeader { incarnation, first_sequence, salt: rand::random() };
+        let file = durable_file::create(&segment::path(dir, first_sequence), &header.encode())?;
+        Ok((file, header.salt))
+    }
+}

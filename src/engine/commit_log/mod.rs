@@ -1,0 +1,30 @@
+//! The commit log: an append-only sequence of commit groups on disk, and the point of commit.
+//!
+//! A group that [`CommitLog::append`] returned for is durable. Segment files hold the groups; each is named
+//! by the sequence number of its first change. [`frame`] has the byte layout.
+//!
+//! Invariants:
+//!
+//! * A group is whole or absent: one frame, one checksum.
+//! * Sequence numbers count on without a gap, within a frame, from frame to frame, from file to file.
+//! * Only the last frame of the last segment can be torn, because a frame is synced before the next one is
+//!   written. A torn tail is cut off, and the cut synced, before anything is appended. A bad frame anywhere
+//!   else, or one with good frames behind it, is corruption and is reported, never skipped.
+//! * A clean close leaves a mark with the last sequence number; a log that is shorter than its mark has lost
+//!   something. The mark is removed before the next append.
+//! * Files are 0600 in a directory of 0700; a new file's directory entry is synced before the file is used.
+
+mod close_mark;
+mod codec;
+mod frame;
+mod log;
+mod segment;
+
+pub use codec::{LoggedChange, LoggedGroup};
+pub use log::{CommitLog, LogError};
+
+mod pb {
+    //! The generated messages of `profilestore.storage.v1`.
+    #![allow(clippy::all, missing_docs)]
+    include!(concat!(env!("OUT_DIR"), "/storage/profilestore.storage.v1.rs"));
+}

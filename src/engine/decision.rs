@@ -1,0 +1,198 @@
+//! What becomes of a write: the rules that all engines share.
+//!
+//! A [`GroupDecision`] decides requests one after the other against the engine's current state and against the
+//! changes it has already decided itself, so that a whole group can be logged and applied at once.
+//!
+//! Invariant: a request that fails or is refused as a whole leaves no trace in the group.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::model::{
+    Action, Change, CommitTime, Draft, Etag, Incarnation, IndexKey, Outcome, Precondition, ProfileId, Record,
+    Rejection, Revision, Write,
+};
+use crate::store::{CommitMode, Corruption, StoreError};
+
+/// The state that an engine has applied so far.
+pub trait CurrentState {
+    /// The current record of a profile.
+    fn record(&self, id: &ProfileId) -> Result<Option<Record>, StoreError>;
+
+    /// Whether any profile that `counts` has this index key.
+    fn has_email(&self, key: &IndexKey, counts: &dyn Fn(&ProfileId) -> bool) -> Result<bool, StoreError>;
+}
+
+/// The outcomes of one request, one for each of its writes.
+pub type Outcomes = Vec<Result<Outcome, Rejection>>;
+
+/// A group of changes in the making.
+pub struct GroupDecision<'a, S> {
+    state: &'a S,
+    unique_email: bool,
+    incarnation: Incarnation,
+    time: CommitTime,
+    next_revision: Revision,
+    changes: Vec<Change>,
+    /// The records that the group's changes leave behind, by id.
+    overlay: HashMap<ProfileId, Option<Record>>,
+}
+
+impl<'a, S: CurrentState> GroupDecision<'a, S> {
+    /// An empty group whose changes count on from `first_revision`, all made at `time`.
+    pub fn new(
+        state: &'a S,
+        unique_email: bool,
+        incarnation: Incarnation,
+        first_revision: Revision,
+        time: CommitTime,
+    ) -> Self {
+        Self {
+            state,
+            unique_email,
+            incarnation,
+            time,
+            next_revision: first_revision,
+            changes: Vec::new(),
+            overlay: HashMap::new(),
+        }
+    }
+
+    /// Decides one request. After an error nothing of it is in the group.
+    pub fn decide(&mut self, writes: Vec<Write>, mode: CommitMode) -> Result<Outcomes, StoreError> {
+        let mut undo = Undo { changes: self.changes.len(), revision: self.next_revision, overlay: Vec::new() };
+        let result = match mode {
+            CommitMode::All => self.decide_all(writes, &mut undo),
+            CommitMode::Each => writes.into_iter().map(|write| self.decide_one(write, &mut undo)).collect(),
+        };
+        if result.is_err() {
+            self.roll_back(undo);
+        }
+        result
+    }
+
+    /// The changes of the group, in order.
+    pub fn into_changes(self) -> Vec<Change> {
+        self.changes
+    }
+
+    fn decide_all(&mut self, writes: Vec<Write>, undo: &mut Undo) -> Result<Outcomes, StoreError> {
+        let mut seen = HashSet::with_capacity(writes.len());
+        let duplicate = writes.iter().position(|write| !seen.insert(write.id.clone()));
+        if let Some(index) = duplicate {
+            return Err(StoreError::Rejected { index, rejection: Rejection::DuplicateId });
+        }
+        let mut outcomes = Vec::with_capacity(writes.len());
+        for (index, write) in writes.into_iter().enumerate() {
+            match self.decide_one(write, undo)? {
+                Ok(outcome) => outcomes.push(Ok(outcome)),
+                Err(rejection) => return Err(StoreError::Rejected { index, rejection }),
+            }
+        }
+        Ok(outcomes)
+    }
+
+    fn decide_one(&mut self, write: Write, undo: &mut Undo) -> Result<Result<Outcome, Rejection>, StoreError> {
+        let Write { id, action, precondition, .. } = write;
+        let current = match self.overlay.get(&id) {
+            Some(pending) => pending.clone(),
+            None => self.state.record(&id)?,
+        };
+        let profile = match &current {
+            // Only these need to look inside the current record.
+            Some(record)
+                if matches!(precondition, Precondition::MustMatch(_)) || !matches!(action, Action::Delete) =>
+            {
+                Some(record.decode().map_err(|_| undecodable(&id))?)
+            }
+            _ => None,
+        };
+        let held = match (&precondition, &current) {
+            (Precondition::None, _) => Ok(()),
+            (Precondition::MustBeAbsent, None) => Ok(()),
+            (Precondition::MustBeAbsent, Some(_)) => Err(Rejection::AlreadyExists),
+            (Precondition::MustExist | Precondition::MustMatch(_), None) => Err(Rejection::NotFound),
+            (Precondition::MustExist, Some(_)) => Ok(()),
+            (Precondition::MustMatch(wanted), Some(_)) => {
+                let now = profile.as_ref().map(|profile| profile.etag.as_str()).unwrap_or_default();
+                if wanted.as_str() == now {
+                    Ok(())
+                } else {
+                    Err(Rejection::EtagMismatch { current: Etag::from_caller(now.to_owned()) })
+                }
+            }
+        };
+        if let Err(rejection) = held {
+            return Ok(Err(rejection));
+        }
+        let draft = match action {
+            Action::Delete => {
+                if current.is_none() {
+                    return Ok(Ok(Outcome::Absent));
+                }
+                let revision = self.add(id, current.as_ref(), None, undo);
+                return Ok(Ok(Outcome::Deleted(revision)));
+            }
+            Action::Put(draft) => draft,
+            Action::Update(function) => match function(profile.as_ref()) {
+                Ok(draft) => draft,
+                Err(violations) => return Ok(Err(Rejection::Invalid(violations))),
+            },
+        };
+        debug_assert_eq!(draft.id(), &id, "a write and its draft are about one profile");
+        if let Some(record) = current.as_ref().filter(|record| record.has_content_of(&draft)) {
+            return Ok(Ok(Outcome::Unchanged(record.clone())));
+        }
+        if self.unique_email && self.email_is_taken(&draft)? {
+            return Ok(Err(Rejection::EmailInUse));
+        }
+        let create_time = profile.and_then(|profile| profile.create_time).unwrap_or_else(|| self.time.to_timestamp());
+        let etag = Etag::new(self.incarnation, self.next_revision);
+        let record = Record::from_draft(&draft, &etag, create_time, self.time, self.next_revision);
+        self.add(id, current.as_ref(), Some(record.clone()), undo);
+        Ok(Ok(Outcome::Stored(record)))
+    }
+
+    fn email_is_taken(&self, draft: &Draft) -> Result<bool, StoreError> {
+        let Some(key) = draft.index_key() else { return Ok(false) };
+        let pending = self.overlay.iter().any(|(id, record)| {
+            id != draft.id() && record.as_ref().is_some_and(|record| record.index_key_bytes() == key.as_bytes())
+        });
+        Ok(pending || self.state.has_email(key, &|id| id != draft.id() && !self.overlay.contains_key(id))?)
+    }
+
+    fn add(&mut self, id: ProfileId, current: Option<&Record>, record: Option<Record>, undo: &mut Undo) -> Revision {
+        let revision = self.next_revision;
+        self.next_revision = Revision(revision.0 + 1);
+        undo.overlay.push((id.clone(), self.overlay.insert(id.clone(), record.clone())));
+        self.changes.push(Change {
+            revision,
+            id,
+            record,
+            existed: current.is_some(),
+            previous_index_key: current.and_then(Record::index_key),
+        });
+        revision
+    }
+
+    fn roll_back(&mut self, undo: Undo) {
+        self.changes.truncate(undo.changes);
+        self.next_revision = undo.revision;
+        for (id, before) in undo.overlay.into_iter().rev() {
+            match before {
+                Some(pending) => self.overlay.insert(id, pending),
+                None => self.overlay.remove(&id),
+            };
+        }
+    }
+}
+
+/// How to forget a request.
+struct Undo {
+    changes: usize,
+    revision: Revision,
+    overlay: Vec<(ProfileId, Option<Option<Record>>)>,
+}
+
+fn undecodable(id: &ProfileId) -> StoreError {
+    StoreError::Corrupt(Corruption(format!("the record of {id} passes its checksum but is not a profile")))
+}

@@ -1,0 +1,267 @@
+//! A store in memory: ordered maps behind one lock.
+//!
+//! It survives nothing, and is otherwise held to the whole contract. Tests use it where a disk would only
+//! be slow, and a reader can see here what a store does without how a disk makes it hard.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::EngineRules;
+use super::decision::{CurrentState, GroupDecision, Outcomes};
+use super::entry::{entry, page_start, read_page, scope_prefix, split_entry};
+use crate::model::{
+    Change, CommitTime, Domain, DomainKey, Incarnation, IndexKey, ProfileId, Record, Revision, Write, counter_deltas,
+};
+use crate::store::{
+    CommitMode, CommitObserver, Corruption, Cursor, DomainCount, DomainOrder, DomainPage, Page, PageBounds, Scope,
+    Store, StoreError, StoreState, StoreStatus, VerifyReport,
+};
+
+/// A store whose profiles live as long as it does.
+pub struct MemoryStore {
+    rules: EngineRules,
+    incarnation: Incarnation,
+    observer: Arc<dyn CommitObserver>,
+    /// Guards the profiles; held for the whole of a commit and while a page is read.
+    profiles: Mutex<Profiles>,
+    state: watch::Sender<StoreState>,
+}
+
+#[derive(Default)]
+struct Profiles {
+    records: BTreeMap<ProfileId, Record>,
+    entries: BTreeSet<Vec<u8>>,
+    counters: BTreeMap<DomainKey, Counters>,
+    last_revision: Revision,
+    last_time: CommitTime,
+}
+
+/// The numbers of profiles of a domain itself and of it with all below it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counters {
+    own: u64,
+    subtree: u64,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new(rules: EngineRules, observer: Arc<dyn CommitObserver>) -> Self {
+        Self {
+            rules,
+            incarnation: Incarnation(rand::random()),
+            observer,
+            profiles: Mutex::default(),
+            state: watch::Sender::new(StoreState::Open),
+        }
+    }
+
+    fn ensure_open(&self) -> Result<(), StoreError> {
+        if *self.state.borrow() == StoreState::Closed { Err(StoreError::Closed) } else { Ok(()) }
+    }
+}
+
+impl CurrentState for Profiles {
+    fn record(&self, id: &ProfileId) -> Result<Option<Record>, StoreError> {
+        Ok(self.records.get(id).cloned())
+    }
+
+    fn has_email(&self, key: &IndexKey, counts: &dyn Fn(&ProfileId) -> bool) -> Result<bool, StoreError> {
+        let prefix = scope_prefix(&Scope::Email(key.clone()));
+        let entries = self.entries.range(prefix.clone()..).take_while(|entry| entry.starts_with(&prefix));
+        Ok(entries.filter_map(|entry| split_entry(entry)).any(|(_, id)| counts(&id)))
+    }
+}
+
+impl Profiles {
+    fn apply(&mut self, changes: &[Change]) {
+        for change in changes {
+            if let Some(key) = &change.previous_index_key {
+                self.entries.remove(&entry(key, &change.id));
+            }
+            if let Some(key) = change.index_key() {
+                self.entries.insert(entry(&key, &change.id));
+            }
+            match &change.record {
+                Some(record) => self.records.insert(change.id.clone(), record.clone()),
+                None => self.records.remove(&change.id),
+            };
+            self.last_revision = change.revision;
+        }
+        for (domain, delta) in counter_deltas(changes) {
+            let counters = self.counters.entry(domain.clone()).or_default();
+            counters.own = counters.own.strict_add_signed(delta.own);
+            counters.subtree = counters.subtree.strict_add_signed(delta.subtree);
+            if counters.subtree == 0 {
+                self.counters.remove(&domain);
+            }
+        }
+    }
+
+    fn counters_from(&self, start: Bound<Vec<u8>>) -> impl Iterator<Item = (&DomainKey, &Counters)> {
+        self.counters.iter().filter(move |(domain, _)| match &start {
+            Bound::Included(first) => domain.as_bytes() >= &first[..],
+            Bound::Excluded(last) => domain.as_bytes() > &last[..],
+            Bound::Unbounded => true,
+        })
+    }
+}
+
+impl Store for MemoryStore {
+    async fn get(&self, id: &ProfileId) -> Result<Option<Record>, StoreError> {
+        self.ensure_open()?;
+        self.profiles.lock().record(id)
+    }
+
+    async fn get_many(&self, ids: &[ProfileId]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.ensure_open()?;
+        let profiles = self.profiles.lock();
+        ids.iter().map(|id| profiles.record(id)).collect()
+    }
+
+    async fn commit(&self, writes: Vec<Write>, mode: CommitMode) -> Result<Outcomes, StoreError> {
+        self.ensure_open()?;
+        let mut profiles = self.profiles.lock();
+        let time = self.rules.clock.now().max(profiles.last_time);
+        let first = Revision(profiles.last_revision.0 + 1);
+        let mut group = GroupDecision::new(&*profiles, self.rules.unique_email, self.incarnation, first, time);
+        let outcomes = group.decide(writes, mode)?;
+        let changes = group.into_changes();
+        if !changes.is_empty() {
+            self.observer.before_apply(&changes);
+            profiles.apply(&changes);
+            profiles.last_time = time;
+            self.observer.after_apply(&changes);
+        }
+        Ok(outcomes)
+    }
+
+    async fn list(&self, scope: &Scope, after: Option<&Cursor>, bounds: PageBounds) -> Result<Page, StoreError> {
+        self.ensure_open()?;
+        let start = page_start(scope, after)?;
+        let profiles = self.profiles.lock();
+        if *scope == Scope::All {
+            let ids = profiles.records.keys().map(ProfileId::as_bytes);
+            let rest = ids.skip_while(|id| match &start {
+                Bound::Excluded(last) => id <= &&last[..],
+                _ => false,
+            });
+            return read_page(rest.map(Ok), bounds, |id| {
+                Ok(ProfileId::from_stored(id).and_then(|id| profiles.records.get(&id).cloned()))
+            });
+        }
+        let prefix = scope_prefix(scope);
+        let entries =
+            profiles.entries.range((start, Bound::Unbounded)).take_while(|entry| entry.starts_with(&prefix));
+        read_page(entries.map(Ok), bounds, |entry| {
+            Ok(split_entry(entry).and_then(|(_, id)| profiles.records.get(&id).cloned()))
+        })
+    }
+
+    async fn list_domains(
+        &self,
+        parent: Option<&Domain>,
+        order: DomainOrder,
+        after: Option<&Cursor>,
+        max_domains: usize,
+    ) -> Result<DomainPage, StoreError> {
+        self.ensure_open()?;
+        let prefix = parent.map(DomainKey::new).map(|key| key.as_bytes().to_vec()).unwrap_or_default();
+        let start = match after {
+            None => Bound::Unbounded,
+            Some(Cursor(last)) if last.starts_with(&prefix) && DomainKey::from_stored(last).is_some() => {
+                Bound::Excluded(last.to_vec())
+            }
+            Some(_) => return Err(StoreError::InvalidCursor),
+        };
+        let profiles = self.profiles.lock();
+        let mut found: Vec<_> = profiles
+            .counters_from(start)
+            .filter(|(domain, counters)| domain.as_bytes().starts_with(&prefix) && counters.own > 0)
+            .collect();
+        if order == DomainOrder::LargestFirst {
+            found.sort_by_key(|(_, counters)| std::cmp::Reverse(counters.own));
+        }
+        let more = found.len() > max_domains && order == DomainOrder::Index;
+        found.truncate(max_domains);
+        let next = found.last().filter(|_| more).map(|(domain, _)| Cursor(Bytes::copy_from_slice(domain.as_bytes())));
+        let domains = found
+            .into_iter()
+            .map(|(domain, counters)| DomainCount { domain: domain.domain(), profiles: counters.own })
+            .collect();
+        Ok(DomainPage { domains, next })
+    }
+
+    async fn count(&self, scope: &Scope) -> Result<u64, StoreError> {
+        self.ensure_open()?;
+        let profiles = self.profiles.lock();
+        let counters = |domain| profiles.counters.get(domain).copied().unwrap_or_default();
+        Ok(match scope {
+            Scope::All => profiles.records.len() as u64,
+            Scope::Domain(domain) => counters(domain).own,
+            Scope::Subtree(domain) => counters(domain).subtree,
+            Scope::Email(_) => {
+                let prefix = scope_prefix(scope);
+                profiles.entries.range(prefix.clone()..).take_while(|entry| entry.starts_with(&prefix)).count() as u64
+            }
+        })
+    }
+
+    fn status(&self) -> StoreStatus {
+        StoreStatus {
+            engine: "memory",
+            profile_count: self.profiles.lock().records.len() as u64,
+            queued_commits: 0,
+            state: self.state.borrow().clone(),
+        }
+    }
+
+    fn watch_state(&self) -> watch::Receiver<StoreState> {
+        self.state.subscribe()
+    }
+
+    async fn verify(&self) -> Result<VerifyReport, StoreError> {
+        self.ensure_open()?;
+        let profiles = self.profiles.lock();
+        let mut report = VerifyReport {
+            profiles: profiles.records.len() as u64,
+            index_entries: profiles.entries.len() as u64,
+            ..VerifyReport::default()
+        };
+        let expected: BTreeSet<_> =
+            profiles.records.iter().filter_map(|(id, record)| Some(entry(&record.index_key()?, id))).collect();
+        if expected != profiles.entries {
+            report.add("the index does not agree with the records".into());
+        }
+        let as_created: Vec<_> = profiles
+            .records
+            .iter()
+            .map(|(id, record)| Change {
+                revision: record.revision(),
+                id: id.clone(),
+                record: Some(record.clone()),
+                existed: false,
+                previous_index_key: None,
+            })
+            .collect();
+        let counted = counter_deltas(&as_created)
+            .into_iter()
+            .map(|(domain, delta)| (domain, Counters { own: delta.own as u64, subtree: delta.subtree as u64 }));
+        if !counted.eq(profiles.counters.iter().map(|(domain, counters)| (domain.clone(), *counters))) {
+            report.add("the counters do not agree with the records".into());
+        }
+        if profiles.records.values().any(|record| record.decode().is_err()) {
+            return Err(StoreError::Corrupt(Corruption("a record is not a profile".into())));
+        }
+        Ok(report)
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.state.send_replace(StoreState::Closed);
+        Ok(())
+    }
+}

@@ -1,0 +1,26 @@
+//! Implementations of the seam.
+//!
+//! [`memory`] keeps profiles in ordered maps, for tests and as the simplest statement of what a store does.
+//! [`sled`] keeps them on disk: [`commit_log`] is the point of commit, sled the state behind it. Both decide
+//! writes by the same pure rules ([`decision`]) and share the index's entries and ranges ([`entry`]).
+
+pub mod commit_log;
+pub mod decision;
+mod durable_file;
+pub mod entry;
+pub mod memory;
+
+/// What an engine must know to decide writes.
+#[derive(Debug, Clone)]
+pub struct EngineRules {
+    /// Refuse a second profile with the same canonical e-mail.
+    pub unique_email: bool,
+    /// The source of commit times.
+    pub clock: crate::store::Clock,
+}
+
+impl Default for EngineRules {
+    fn default() -> Self {
+        Self { unique_email: false, clock: crate::store::Clock::system() }
+    }
+}

@@ -1,0 +1,50 @@
+//! What can go wrong in a store.
+
+use crate::model::Rejection;
+
+/// A failure of a store.
+///
+/// There is no catch-all: a new way to fail gets its own variant, and with it its own gRPC code.
+/// Cloneable, so that one failed load can answer all who waited for it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// An atomic commit was refused; nothing was changed.
+    #[error("write {index} was refused: {rejection}")]
+    Rejected {
+        /// Which of its writes was the first to be refused, from 0.
+        index: usize,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// A commit or a single write in it is larger than the store takes.
+    #[error("the commit has {bytes} bytes; at most {limit} are allowed")]
+    TooLarge {
+        /// The size of the commit, in bytes.
+        bytes: usize,
+        /// The bound, in bytes.
+        limit: usize,
+    },
+    /// The cursor was not made by this store.
+    #[error("the cursor is not one of this store's")]
+    InvalidCursor,
+    /// Too much is waiting already. The call had no effect and may be repeated a little later.
+    #[error("too many calls are waiting")]
+    Overloaded,
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// A write failed in a way that leaves its outcome unknown; the store must be opened anew.
+    #[error("the store has failed: {cause}")]
+    Failed {
+        /// What happened, for the log and not for callers.
+        cause: String,
+    },
+    /// Stored bytes failed their check.
+    #[error("stored data is damaged: {0}")]
+    Corrupt(Corruption),
+}
+
+/// What was found damaged, for the log and not for callers. Holds no personal data.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Corruption(pub String);

@@ -1,0 +1,170 @@
+//! The seam between those who serve profiles and those who keep them.
+//!
+//! [`Store`] is the contract: each sentence of its documentation is a promise that the acceptance suite
+//! (`tests/contract.rs`) holds every engine and every wrapped store to. The seam speaks only of the model;
+//! no byte of a format, no transaction, no engine's word crosses it.
+
+mod clock;
+mod error;
+mod observer;
+mod page;
+
+use std::future::Future;
+
+use tokio::sync::watch;
+
+pub use clock::Clock;
+pub use error::{Corruption, StoreError};
+pub use observer::{CommitObserver, NoObserver};
+pub use page::{Cursor, DomainCount, DomainOrder, DomainPage, Page, PageBounds, Scope};
+
+use crate::model::{Domain, Outcome, ProfileId, Record, Rejection, Write};
+
+/// How the writes of one commit belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitMode {
+    /// All writes are made in one atomic step, or none is.
+    All,
+    /// Each write is decided by itself, in order.
+    Each,
+}
+
+/// What the store can say about itself at no cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreStatus {
+    /// The engine's name.
+    pub engine: &'static str,
+    /// The number of profiles.
+    pub profile_count: u64,
+    /// The number of commits that wait to be made.
+    pub queued_commits: usize,
+    /// Whether writes are accepted.
+    pub state: StoreState,
+}
+
+/// Whether a store takes writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreState {
+    /// It does.
+    Open,
+    /// A write failed in a way that leaves its outcome unknown. Reads go on; writes fail until the store has
+    /// been opened anew.
+    Failed {
+        /// What happened, for the log.
+        cause: String,
+    },
+    /// It was closed.
+    Closed,
+}
+
+/// What a check of the whole store found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// The number of profiles that were checked.
+    pub profiles: u64,
+    /// The number of index entries that were checked.
+    pub index_entries: u64,
+    /// What is wrong, one sentence each without personal data; at most [`VerifyReport::MAX_PROBLEMS`].
+    pub problems: Vec<String>,
+}
+
+impl VerifyReport {
+    /// A report lists no more problems than this.
+    pub const MAX_PROBLEMS: usize = 100;
+
+    /// Notes a problem, unless the report is full.
+    pub fn add(&mut self, problem: String) {
+        if self.problems.len() < Self::MAX_PROBLEMS {
+            self.problems.push(problem);
+        }
+    }
+}
+
+/// A store of profiles.
+///
+/// **Durability.** When [`commit`](Store::commit) returns `Ok`, its changes survive a crash of the process
+/// and of the machine. No read ever returns what a crash could still take back. (The memory engine promises
+/// only the order, not the survival.)
+///
+/// **Consistency.** Reads and writes of one profile are linearizable: a read that begins after a commit
+/// returned shows it or a later one, and whoever has seen a value, by any method, never sees an older one
+/// afterwards. An atomic commit is seen whole or not at all by a single `get_many` or page only as far as
+/// each profile goes; several profiles read together are not one snapshot.
+///
+/// **Dropped futures.** A read whose future is dropped stops soon and leaves nothing behind. A commit whose
+/// future is dropped after its first poll may still be made, and then it is made as a whole.
+///
+/// **Errors.** Every method may return [`StoreError::Corrupt`] when stored bytes fail their check: wrong data is
+/// never returned. After [`StoreError::Failed`] no write succeeds until the store has been opened anew; reads
+/// go on. After [`close`](Store::close) every method returns [`StoreError::Closed`].
+pub trait Store: Send + Sync + 'static {
+    /// The current record of a profile; `None` when there is none.
+    fn get(&self, id: &ProfileId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
+
+    /// The current records of several profiles, one for each id, in the order of the ids.
+    fn get_many(&self, ids: &[ProfileId]) -> impl Future<Output = Result<Vec<Option<Record>>, StoreError>> + Send;
+
+    /// The one door for every change. Writes are decided in order, each against the state that the writes
+    /// before it left, and each is made or refused as a whole.
+    ///
+    /// `All`: the outcomes are all `Ok`, or the commit fails with [`StoreError::Rejected`] for the first refused
+    /// write and nothing was changed. Two writes of one profile are refused.
+    /// `Each`: one outcome or rejection per write, in order; a refused write does not touch the others.
+    ///
+    /// A put or update that leaves the profile as it is writes nothing and keeps its etag. A new etag and a
+    /// larger revision come with every change; the create time stays until the profile is deleted; the
+    /// update time never goes back.
+    ///
+    /// When too much is queued the commit fails at once with [`StoreError::Overloaded`] and was not made.
+    fn commit(
+        &self,
+        writes: Vec<Write>,
+        mode: CommitMode,
+    ) -> impl Future<Output = Result<Vec<Result<Outcome, Rejection>>, StoreError>> + Send;
+
+    /// The records of a scope, in its order, after a cursor. The page shows every commit that returned
+    /// before the call began, and each of its records is current and in the scope when it is read.
+    ///
+    /// A page holds at most `bounds.max_records` records and `bounds.max_bytes` bytes, but at least one
+    /// record unless the scope is exhausted. Without a next cursor the scope is exhausted. Pages together
+    /// are not a snapshot, but a profile that stays in its place is met exactly once.
+    ///
+    /// A cursor is good for the scope that it came from, for ever: it survives restarts and the deletion of
+    /// what it points at. A cursor that this store cannot read gives [`StoreError::InvalidCursor`].
+    fn list(
+        &self,
+        scope: &Scope,
+        after: Option<&Cursor>,
+        bounds: PageBounds,
+    ) -> impl Future<Output = Result<Page, StoreError>> + Send;
+
+    /// The domains that have at least one profile, with the number of profiles of exactly that domain:
+    /// `parent` and all domains below it, or all domains.
+    ///
+    /// In index order a page has a cursor like [`list`](Store::list). In the order of counts the page holds
+    /// the largest, ties in index order, takes no cursor and has none.
+    fn list_domains(
+        &self,
+        parent: Option<&Domain>,
+        order: DomainOrder,
+        after: Option<&Cursor>,
+        max_domains: usize,
+    ) -> impl Future<Output = Result<DomainPage, StoreError>> + Send;
+
+    /// The number of profiles of a scope: all, a domain or a subtree in constant time; an e-mail by counting.
+    fn count(&self, scope: &Scope) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Figures that cost nothing.
+    fn status(&self) -> StoreStatus;
+
+    /// The store's state and every change of it. A server watches it to stop when a write has failed.
+    fn watch_state(&self) -> watch::Receiver<StoreState>;
+
+    /// Checks everything that is stored against everything else: each index entry against its record, each
+    /// record against its index entry, all counters and all checksums. Exact only while nothing writes.
+    fn verify(&self) -> impl Future<Output = Result<VerifyReport, StoreError>> + Send;
+
+    /// Makes the commits that were accepted, refuses new ones, and lets go of everything. Afterwards the
+    /// data can be opened again. A second call does nothing.
+    fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
