@@ -9,7 +9,7 @@ pub mod decision;
 mod durable_file;
 pub mod entry;
 pub mod memory;
-
+pub mod sled;
 /// What an engine must know to decide writes.
 #[derive(Debug, Clone)]
 pub struct EngineRules {

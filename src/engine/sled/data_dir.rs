@@ -1,0 +1,228 @@
+//! The data directory: who owns it, and what format it has.
+//!
+//! `LOCK` is held by the process that serves the directory. `FORMAT` says what is in it and is written last
+//! when a directory is made, so a directory without it was never served from.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::commit_log::CommitLog;
+use crate::engine::durable_file;
+use crate::model::{Canonicalization, Incarnation};
+
+/// The format that this version writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// A lock may still be held for a moment after its holder was killed.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_POLL: Duration = Duration::from_millis(50);
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// The operating system refuses access.
+    #[error("the data directory {dir} cannot be {action}: {source}; check that it exists and belongs to this user")]
+    Access {
+        /// The directory.
+        dir: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// Another process serves it.
+    #[error("the data directory {dir} is in use by another process; stop that one or choose another --data-dir")]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// It was written by a later version.
+    #[error(
+        "the data directory {dir} has format {found}, but this version reads up to {FORMAT_VERSION}; use the version that wrote it, or a later one"
+    )]
+    Newer {
+        /// The directory.
+        dir: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// Its index was built with other settings.
+    #[error(
+        "the data directory {dir} was made with email.fold_local_part = {stored}, but the setting is now {wanted}; set it back, or rebuild the index with `profilestore reindex --data-dir {dir}`"
+    )]
+    OtherCanonicalization {
+        /// The directory.
+        dir: PathBuf,
+        /// What the index was built with.
+        stored: bool,
+        /// What is configured.
+        wanted: bool,
+    },
+    /// It holds something else, or has lost its `FORMAT` file.
+    #[error("the data directory {dir} is not one of profilestore's, or damaged: {what}")]
+    NotOurs {
+        /// The directory.
+        dir: PathBuf,
+        /// What was found.
+        what: String,
+    },
+}
+
+/// What `FORMAT` says. Unknown fields are an error only in effect: a later format has a later version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Format {
+    format: u32,
+    incarnation: String,
+    canonicalization: Canonicalization,
+}
+
+/// A data directory that this process owns until the value is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    /// Whose index settings the directory's `FORMAT` names.
+    canonicalization: Canonicalization,
+    incarnation: Incarnation,
+    is_new: bool,
+    /// Unlocked by the operating system when it is closed.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Takes a directory, making it if it is missing.
+    ///
+    /// `wanted` must be the settings that the directory was made with, unless `reindex` is set.
+    pub fn open(path: &Path, wanted: Canonicalization, reindex: bool) -> Result<Self, DataDirError> {
+        let access = |action| move |source| DataDirError::Access { dir: path.to_owned(), action, source };
+        durable_file::create_dir(path).map_err(access("created"))?;
+        let lock = lock(path)?;
+        let format = match fs::read(path.join("FORMAT")) {
+            Ok(bytes) => Some(parse_format(path, &bytes)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(access("read")(error)),
+        };
+        let is_new = format.is_none();
+        let (incarnation, canonicalization) = match format {
+            Some((incarnation, stored)) if stored == wanted || reindex => (incarnation, stored),
+            Some((_, stored)) => {
+                return Err(DataDirError::OtherCanonicalization {
+                    dir: path.to_owned(),
+                    stored: stored.fold_local_part,
+                    wanted: wanted.fold_local_part,
+                });
+            }
+            None => {
+                remove_unfinished(path)?;
+                (Incarnation(rand::random()), wanted)
+            }
+        };
+        let this = Self { path: path.to_owned(), canonicalization, incarnation, is_new, _lock: lock };
+        durable_file::create_dir(&this.commit_log()).map_err(access("written"))?;
+        durable_file::create_dir(&this.sled()).map_err(access("written"))?;
+        Ok(this)
+    }
+
+    /// Declares a new directory fit for use. Called when everything else in it exists.
+    pub fn finish_creation(&mut self) -> Result<(), DataDirError> {
+        if std::mem::take(&mut self.is_new) { self.write_format() } else { Ok(()) }
+    }
+
+    /// Records that the index now follows these settings.
+    pub fn set_canonicalization(&mut self, settings: Canonicalization) -> Result<(), DataDirError> {
+        self.canonicalization = settings;
+        self.write_format()
+    }
+
+    fn write_format(&self) -> Result<(), DataDirError> {
+        let format = Format {
+            format: FORMAT_VERSION,
+            incarnation: format!("{:016x}", self.incarnation.0),
+            canonicalization: self.canonicalization,
+        };
+        serde_json::to_vec_pretty(&format)
+            .map_err(io::Error::from)
+            .and_then(|bytes| durable_file::replace(&self.path.join("FORMAT"), &bytes))
+            .map_err(|source| DataDirError::Access { dir: self.path.clone(), action: "written", source })
+    }
+
+    /// The directory's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The life of the store.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The directory of the commit log.
+    pub fn commit_log(&self) -> PathBuf {
+        self.path.join("commit-log")
+    }
+
+    /// sled's directory.
+    pub fn sled(&self) -> PathBuf {
+        self.path.join("sled")
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, DataDirError> {
+    let access = |source| DataDirError::Access { dir: dir.to_owned(), action: "locked", source };
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).mode(0o600).open(dir.join("LOCK")).map_err(access)?;
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_POLL),
+            Err(TryLockError::WouldBlock) => return Err(DataDirError::InUse { dir: dir.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(access(error)),
+        }
+    }
+}
+
+fn parse_format(dir: &Path, bytes: &[u8]) -> Result<(Incarnation, Canonicalization), DataDirError> {
+    let not_ours = |what: &str| DataDirError::NotOurs { dir: dir.to_owned(), what: what.to_owned() };
+    // The version first: a later format may have other fields.
+    let value: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|_| not_ours("its FORMAT file is not JSON"))?;
+    match value.get("format").and_then(serde_json::Value::as_u64) {
+        None => return Err(not_ours("its FORMAT file has no version")),
+        Some(found) if found > u64::from(FORMAT_VERSION) => {
+            let found = u32::try_from(found).unwrap_or(u32::MAX);
+            return Err(DataDirError::Newer { dir: dir.to_owned(), found });
+        }
+        Some(_) => {}
+    }
+    let format: Format = serde_json::from_value(value).map_err(|_| not_ours("its FORMAT file lacks a field"))?;
+    let incarnation =
+        u64::from_str_radix(&format.incarnation, 16).map_err(|_| not_ours("its FORMAT file has no incarnation"))?;
+    Ok((Incarnation(incarnation), format.canonicalization))
+}
+
+/// Removes what an interrupted creation left, after making sure that no commit was ever made there.
+fn remove_unfinished(dir: &Path) -> Result<(), DataDirError> {
+    let not_ours = |what: String| DataDirError::NotOurs { dir: dir.to_owned(), what };
+    let access = |source| DataDirError::Access { dir: dir.to_owned(), action: "read", source };
+    for entry in fs::read_dir(dir).map_err(access)? {
+        let name = entry.map_err(access)?.file_name();
+        if !["LOCK", "FORMAT.tmp", "commit-log", "sled"].iter().any(|known| name == *known) {
+            return Err(not_ours(format!("it has no FORMAT file but holds {}", name.to_string_lossy())));
+        }
+    }
+    if CommitLog::has_frames(&dir.join("commit-log")).map_err(access)? {
+        return Err(not_ours("it holds commits but has lost its FORMAT file".into()));
+    }
+    for unfinished in ["commit-log", "sled"] {
+        match fs::remove_dir_all(dir.join(unfinished)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(access(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! Where scans run: off the serving threads, bounded in number, stopped when nobody waits any more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Semaphore;
+
+use crate::store::StoreError;
+
+/// Whether the caller of a scan has gone away.
+#[derive(Debug, Clone, Default)]
+pub struct Cancelled(Arc<AtomicBool>);
+
+impl Cancelled {
+    /// Fails when the caller has gone away; nobody sees the error.
+    pub fn check(&self) -> Result<(), StoreError> {
+        if self.0.load(Ordering::Relaxed) { Err(StoreError::Closed) } else { Ok(()) }
+    }
+}
+
+/// Cancels its scan when it is dropped.
+struct CancelOnDrop(Cancelled);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Bounds the scans that run and those that wait.
+#[derive(Debug)]
+pub struct ScanPool {
+    running: Arc<Semaphore>,
+    running_max: u32,
+    waiting: Semaphore,
+}
+
+impl ScanPool {
+    /// At most `running_max` scans at a time, with at most `waiting_max` callers in line.
+    pub fn new(running_max: u32, waiting_max: usize) -> Self {
+        let running = Arc::new(Semaphore::new(running_max as usize));
+        Self { running, running_max, waiting: Semaphore::new(waiting_max) }
+    }
+
+    /// Runs a scan on a blocking thread.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        scan: impl FnOnce(&Cancelled) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let waiting = self.waiting.try_acquire().map_err(|_| StoreError::Overloaded)?;
+        let running = self.running.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        drop(waiting);
+        let cancel = CancelOnDrop(Cancelled::default());
+        let cancelled = cancel.0.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            // Held until the scan has really stopped, also when its caller went away before.
+            let _running = running;
+            scan(&cancelled)
+        });
+        task.await.unwrap_or_else(|error| Err(StoreError::Failed { cause: format!("a scan ended early: {error}") }))
+    }
+
+    /// Refuses new scans and waits for the running ones.
+    pub async fn close(&self) {
+        // The permits are never given back: whoever waits behind this finds the pool closed.
+        if let Ok(all) = self.running.acquire_many(self.running_max).await {
+            all.forget();
+        }
+        self.running.close();
+    }
+}

@@ -1,0 +1,180 @@
+//! The seam over the tree and the committer.
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
+use super::committer::Committer;
+use super::data_dir::DataDir;
+use super::open::{self, OpenError, SledOptions};
+use super::scan_pool::{Cancelled, ScanPool};
+use super::tree::Tree;
+use super::verify;
+use crate::engine::decision::{CurrentState, Outcomes};
+use crate::model::{Canonicalization, Domain, DomainKey, ProfileId, Record, Write};
+use crate::store::{
+    CommitMode, CommitObserver, Cursor, DomainOrder, DomainPage, Page, PageBounds, Scope, Store, StoreError,
+    StoreState, StoreStatus, VerifyReport,
+};
+
+/// Up to this many ids are looked up where the caller runs; a look-up takes microseconds.
+const IN_PLACE_IDS: usize = 16;
+
+/// A store on disk.
+pub struct SledStore {
+    /// Guards the tree against being closed during a look-up. `None` after the close.
+    tree: RwLock<Option<Arc<Tree>>>,
+    committer: Arc<Committer>,
+    scans: ScanPool,
+    /// The lock on the directory; given up at the close.
+    data_dir: Mutex<Option<DataDir>>,
+}
+
+impl SledStore {
+    /// Opens a data directory, recovering what a crash left. `observer` is told of every commit.
+    pub async fn open(options: SledOptions, observer: Arc<dyn CommitObserver>) -> Result<Self, OpenError> {
+        let scans = ScanPool::new(options.running_scans, options.waiting_scans);
+        let opened =
+            tokio::task::spawn_blocking(move || open::open(&options, observer)).await.unwrap_or_else(|error| {
+                Err(StoreError::Failed { cause: format!("opening ended early: {error}") }.into())
+            })?;
+        Ok(Self {
+            tree: RwLock::new(Some(opened.tree)),
+            committer: Arc::new(opened.committer),
+            scans,
+            data_dir: Mutex::new(Some(opened.data_dir)),
+        })
+    }
+
+    /// Records in the data directory that the index now follows these settings.
+    pub fn set_canonicalization(&self, settings: Canonicalization) -> Result<(), OpenError> {
+        match self.data_dir.lock().as_mut() {
+            Some(data_dir) => Ok(data_dir.set_canonicalization(settings)?),
+            None => Err(StoreError::Closed.into()),
+        }
+    }
+
+    fn with_tree<T>(&self, read: impl FnOnce(&Tree) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match &*self.tree.read() {
+            Some(tree) => read(tree),
+            None => Err(StoreError::Closed),
+        }
+    }
+
+    async fn scan<T: Send + 'static>(
+        &self,
+        scan: impl FnOnce(&Tree, &Cancelled) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let tree = self.tree.read().clone().ok_or(StoreError::Closed)?;
+        self.scans.run(move |cancelled| scan(&tree, cancelled)).await
+    }
+}
+
+impl Store for SledStore {
+    async fn get(&self, id: &ProfileId) -> Result<Option<Record>, StoreError> {
+        self.with_tree(|tree| tree.record(id))
+    }
+
+    async fn get_many(&self, ids: &[ProfileId]) -> Result<Vec<Option<Record>>, StoreError> {
+        if ids.len() <= IN_PLACE_IDS {
+            return self.with_tree(|tree| ids.iter().map(|id| tree.record(id)).collect());
+        }
+        let ids = ids.to_vec();
+        self.scan(move |tree, cancelled| {
+            ids.iter()
+                .map(|id| {
+                    cancelled.check()?;
+                    tree.record(id)
+                })
+                .collect()
+        })
+        .await
+    }
+
+    async fn commit(&self, writes: Vec<Write>, mode: CommitMode) -> Result<Outcomes, StoreError> {
+        self.committer.commit(writes, mode).await
+    }
+
+    async fn list(&self, scope: &Scope, after: Option<&Cursor>, bounds: PageBounds) -> Result<Page, StoreError> {
+        let (scope, after) = (scope.clone(), after.cloned());
+        self.scan(move |tree, cancelled| tree.list(&scope, after.as_ref(), bounds, cancelled)).await
+    }
+
+    async fn list_domains(
+        &self,
+        parent: Option<&Domain>,
+        order: DomainOrder,
+        after: Option<&Cursor>,
+        max_domains: usize,
+    ) -> Result<DomainPage, StoreError> {
+        let (parent, after) = (parent.map(DomainKey::new), after.cloned());
+        self.scan(move |tree, cancelled| {
+            tree.list_domains(parent.as_ref(), order, after.as_ref(), max_domains, cancelled)
+        })
+        .await
+    }
+
+    async fn count(&self, scope: &Scope) -> Result<u64, StoreError> {
+        match scope {
+            Scope::All => self.with_tree(|tree| Ok(tree.applied()?.total)),
+            Scope::Domain(domain) => self.with_tree(|tree| Ok(tree.counters(domain)?.own)),
+            Scope::Subtree(domain) => self.with_tree(|tree| Ok(tree.counters(domain)?.subtree)),
+            Scope::Email(key) => {
+                let key = key.clone();
+                self.scan(move |tree, cancelled| tree.count_email(&key, cancelled)).await
+            }
+        }
+    }
+
+    fn status(&self) -> StoreStatus {
+        let total = self.with_tree(|tree| Ok(tree.applied()?.total));
+        StoreStatus {
+            engine: "sled",
+            profile_count: total.unwrap_or_default(),
+            queued_commits: self.committer.queued_commits(),
+            state: self.committer.state().borrow().clone(),
+        }
+    }
+
+    fn watch_state(&self) -> watch::Receiver<StoreState> {
+        self.committer.state().subscribe()
+    }
+
+    async fn verify(&self) -> Result<VerifyReport, StoreError> {
+        self.scan(verify::verify).await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        let committer = self.committer.clone();
+        let closing = tokio::task::spawn_blocking(move || committer.close()).await;
+        self.scans.close().await;
+        let tree = self.tree.write().take();
+        let data_dir = self.data_dir.lock().take();
+        if !matches!(closing, Ok(true)) {
+            // sled panics when it is dropped after a failed write. Its files stay as they are until the process
+            // ends, and the directory's lock with them.
+            std::mem::forget((tree, data_dir));
+            return self.committer.ensure_open().map_err(|error| match error {
+                StoreError::Closed => StoreError::Failed { cause: "closing the store ended early".into() },
+                other => other,
+            });
+        }
+        // sled ends its threads and lets go of its files when the last handle is dropped, which blocks.
+        let _ = tokio::task::spawn_blocking(move || {
+            drop(tree);
+            drop(data_dir);
+        })
+        .await;
+        Ok(())
+    }
+}
+
+impl Drop for SledStore {
+    /// A store that was not closed still makes what was accepted and lets go of its files.
+    fn drop(&mut self) {
+        if !self.committer.close() {
+            std::mem::forget(self.tree.get_mut().take());
+        }
+    }
+}

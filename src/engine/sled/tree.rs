@@ -1,0 +1,293 @@
+//! The one sled tree: reading it, and applying a group of changes as one batch.
+//!
+//! Invariant: records, index entries, counters and the applied sequence change together, in one batch, so
+//! at every moment (and after every crash) they agree. sled's iterators are not snapshots, hence every
+//! index entry that a scan meets is checked against its record.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::keys::{self, Applied, Counters};
+use super::scan_pool::Cancelled;
+use crate::engine::decision::CurrentState;
+use crate::engine::entry::{entry, page_start, read_page, scope_prefix, split_entry};
+use crate::model::{Change, CommitTime, DomainKey, IndexKey, ProfileId, Record, counter_deltas};
+use crate::store::{Corruption, Cursor, DomainCount, DomainOrder, DomainPage, Page, PageBounds, Scope, StoreError};
+
+/// The tree.
+pub struct Tree {
+    db: ::sled::Db,
+}
+
+impl Tree {
+    /// Around an open database.
+    pub fn new(db: ::sled::Db) -> Self {
+        Self { db }
+    }
+
+    /// sled's own handle, for opening and checking.
+    pub fn db(&self) -> &::sled::Db {
+        &self.db
+    }
+
+    /// How far the tree has come; zero when it is new.
+    pub fn applied(&self) -> Result<Applied, StoreError> {
+        match self.db.get(keys::APPLIED).map_err(sled_error)? {
+            None => Ok(Applied::default()),
+            Some(value) => Applied::decode(&value).ok_or_else(|| damaged("the applied sequence".into())),
+        }
+    }
+
+    /// The counters of a domain.
+    pub fn counters(&self, domain: &DomainKey) -> Result<Counters, StoreError> {
+        let key = keys::domain_key(domain);
+        match self.db.get(&key).map_err(sled_error)? {
+            None => Ok(Counters::default()),
+            Some(value) => Counters::decode(&key, &value).ok_or_else(|| damaged("a domain's counters".into())),
+        }
+    }
+
+    /// Makes a group of changes visible: one batch, atomic for readers and across crashes.
+    pub fn apply(&self, applied: Applied, changes: &[Change], time: CommitTime) -> Result<Applied, StoreError> {
+        let mut batch = ::sled::Batch::default();
+        let mut total = applied.total;
+        for change in changes {
+            let record_key = keys::record_key(&change.id);
+            match &change.record {
+                Some(record) => batch.insert(&record_key[..], keys::encode_record(&record_key, record)),
+                None => batch.remove(&record_key[..]),
+            }
+            if change.moves_index_key() {
+                // The key that was stored is removed, never one computed anew.
+                if let Some(before) = &change.previous_index_key {
+                    batch.remove(keys::key(keys::ENTRY, &entry(before, &change.id)));
+                }
+                if let Some(after) = change.index_key() {
+                    batch.insert(keys::key(keys::ENTRY, &entry(&after, &change.id)), &[]);
+                }
+            }
+            total =
+                total.checked_add_signed(change.total_delta()).ok_or_else(|| damaged("the total count".into()))?;
+        }
+        for (domain, delta) in counter_deltas(changes) {
+            let counters = self.counters(&domain)?;
+            let below_zero = || damaged("a domain's counters".into());
+            let counters = Counters {
+                own: counters.own.checked_add_signed(delta.own).ok_or_else(below_zero)?,
+                subtree: counters.subtree.checked_add_signed(delta.subtree).ok_or_else(below_zero)?,
+            };
+            let key = keys::domain_key(&domain);
+            if counters.subtree == 0 {
+                batch.remove(key);
+            } else {
+                let value = counters.encode(&key);
+                batch.insert(key, value);
+            }
+        }
+        let sequence = changes.last().map_or(applied.sequence, |change| change.revision.0);
+        let applied = Applied { sequence, time, total };
+        batch.insert(keys::APPLIED, applied.encode());
+        self.db.apply_batch(batch).map_err(sled_error)?;
+        Ok(applied)
+    }
+
+    /// Makes what was applied durable in sled too, so that the log need not be replayed from further back.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.db.flush().map(|_| ()).map_err(sled_error)
+    }
+
+    /// One page of a scope.
+    pub fn list(
+        &self,
+        scope: &Scope,
+        after: Option<&Cursor>,
+        bounds: PageBounds,
+        cancelled: &Cancelled,
+    ) -> Result<Page, StoreError> {
+        let start = page_start(scope, after)?;
+        if *scope == Scope::All {
+            // Here the values are at hand: no second look-up.
+            return read_rows(self.range(keys::RECORD, &start, Vec::new(), cancelled), bounds);
+        }
+        let entries =
+            self.range(keys::ENTRY, &start, scope_prefix(scope), cancelled).map(|row| row.map(|(key, _)| Key(key)));
+        read_page(entries, bounds, |entry| {
+            let Some((index_key, id)) = split_entry(entry) else { return Err(damaged("an index entry".into())) };
+            Ok(self.record(&id)?.filter(|record| record.index_key_bytes() == index_key))
+        })
+    }
+
+    /// How many entries an e-mail has.
+    pub fn count_email(&self, key: &IndexKey, cancelled: &Cancelled) -> Result<u64, StoreError> {
+        let prefix = scope_prefix(&Scope::Email(key.clone()));
+        let mut count = 0;
+        for row in self.range(keys::ENTRY, &Bound::Included(prefix.clone()), prefix, cancelled) {
+            row?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// The domains at and below `parent`, or all.
+    pub fn list_domains(
+        &self,
+        parent: Option<&DomainKey>,
+        order: DomainOrder,
+        after: Option<&Cursor>,
+        max_domains: usize,
+        cancelled: &Cancelled,
+    ) -> Result<DomainPage, StoreError> {
+        let prefix = parent.map(|key| key.as_bytes().to_vec()).unwrap_or_default();
+        let start = match after {
+            None => Bound::Included(prefix.clone()),
+            Some(Cursor(last)) if last.starts_with(&prefix) && DomainKey::from_stored(last).is_some() => {
+                Bound::Excluded(last.to_vec())
+            }
+            Some(_) => return Err(StoreError::InvalidCursor),
+        };
+        let domains = self.range(keys::DOMAIN, &start, prefix, cancelled).map(|row| {
+            let (key, value) = row?;
+            let domain = DomainKey::from_stored(&key[1..]).ok_or_else(|| damaged("a domain's key".into()))?;
+            let counters = Counters::decode(&key, &value).ok_or_else(|| damaged("a domain's counters".into()))?;
+            Ok((domain, counters.own))
+        });
+        // Domains that are there only for their subdomains have no profiles of their own.
+        let domains = domains.filter(|row| !matches!(row, Ok((_, 0))));
+        match order {
+            DomainOrder::Index => first_domains(domains, max_domains),
+            DomainOrder::LargestFirst => largest_domains(domains, max_domains),
+        }
+    }
+
+    /// All rows of a kind from `start` on whose keys begin with `prefix`, until cancelled.
+    pub fn range<'a>(
+        &self,
+        kind: u8,
+        start: &Bound<Vec<u8>>,
+        prefix: Vec<u8>,
+        cancelled: &'a Cancelled,
+    ) -> impl Iterator<Item = Result<(::sled::IVec, ::sled::IVec), StoreError>> + 'a {
+        let prefix = keys::key(kind, &prefix);
+        let start = start.as_ref().map(|rest| keys::key(kind, rest));
+        self.db
+            .range((start, Bound::Unbounded))
+            .take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)))
+            .map(|row| {
+                cancelled.check()?;
+                row.map_err(sled_error)
+            })
+    }
+}
+
+impl CurrentState for Tree {
+    fn record(&self, id: &ProfileId) -> Result<Option<Record>, StoreError> {
+        let key = keys::record_key(id);
+        match self.db.get(&key).map_err(sled_error)? {
+            None => Ok(None),
+            Some(value) => match keys::decode_record(&key, &value) {
+                Some(record) => Ok(Some(record)),
+                None => Err(damaged(format!("the record of {id}"))),
+            },
+        }
+    }
+
+    fn has_email(&self, key: &IndexKey, counts: &dyn Fn(&ProfileId) -> bool) -> Result<bool, StoreError> {
+        let prefix = scope_prefix(&Scope::Email(key.clone()));
+        let never = Cancelled::default();
+        for row in self.range(keys::ENTRY, &Bound::Included(prefix.clone()), prefix, &never) {
+            let (key, _) = row?;
+            let (_, id) = split_entry(&key[1..]).ok_or_else(|| damaged("an index entry".into()))?;
+            if counts(&id) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// A key of the tree without its kind.
+struct Key(::sled::IVec);
+
+impl AsRef<[u8]> for Key {
+    fn as_ref(&self) -> &[u8] {
+        &self.0[1..]
+    }
+}
+
+fn read_rows(
+    rows: impl Iterator<Item = Result<(::sled::IVec, ::sled::IVec), StoreError>>,
+    bounds: PageBounds,
+) -> Result<Page, StoreError> {
+    let mut page = Page { records: Vec::new(), next: None };
+    let mut bytes = 0;
+    let mut last: Option<::sled::IVec> = None;
+    for row in rows {
+        let (key, value) = row?;
+        let record = keys::decode_record(&key, &value).ok_or_else(|| damaged("a record".into()))?;
+        if !bounds.has_room_for(&record, page.records.len(), bytes) {
+            page.next = last.map(|key| Cursor(Bytes::copy_from_slice(&key[1..])));
+            break;
+        }
+        bytes += PageBounds::cost(&record);
+        page.records.push(record);
+        last = Some(key);
+    }
+    Ok(page)
+}
+
+fn first_domains(
+    domains: impl Iterator<Item = Result<(DomainKey, u64), StoreError>>,
+    max_domains: usize,
+) -> Result<DomainPage, StoreError> {
+    let mut page = DomainPage { domains: Vec::new(), next: None };
+    let mut last: Option<DomainKey> = None;
+    for row in domains {
+        let (domain, profiles) = row?;
+        if page.domains.len() == max_domains {
+            page.next = last.map(|key| Cursor(Bytes::copy_from_slice(key.as_bytes())));
+            break;
+        }
+        page.domains.push(DomainCount { domain: domain.domain(), profiles });
+        last = Some(domain);
+    }
+    Ok(page)
+}
+
+fn largest_domains(
+    domains: impl Iterator<Item = Result<(DomainKey, u64), StoreError>>,
+    max_domains: usize,
+) -> Result<DomainPage, StoreError> {
+    // Keeps the largest seen so far, the smallest of them on top; of equal ones the earlier in the index wins.
+    let mut largest = BinaryHeap::new();
+    for row in domains {
+        let (domain, profiles) = row?;
+        largest.push(Reverse((profiles, Reverse(domain))));
+        if largest.len() > max_domains {
+            largest.pop();
+        }
+    }
+    let sorted = largest.into_sorted_vec();
+    let domains = sorted
+        .into_iter()
+        .map(|Reverse((profiles, Reverse(domain)))| DomainCount { domain: domain.domain(), profiles })
+        .collect();
+    Ok(DomainPage { domains, next: None })
+}
+
+fn damaged(what: String) -> StoreError {
+    StoreError::Corrupt(Corruption(format!("{what} is damaged")))
+}
+
+/// What an error of sled means to those above. Its text may hold keys, so only its kind is passed on.
+pub fn sled_error(error: ::sled::Error) -> StoreError {
+    match error {
+        ::sled::Error::Corruption { .. } => StoreError::Corrupt(Corruption("sled found a damaged page".into())),
+        ::sled::Error::Io(error) => StoreError::Failed { cause: format!("sled: {error}") },
+        ::sled::Error::CollectionNotFound(_) => StoreError::Failed { cause: "sled: collection not found".into() },
+        ::sled::Error::Unsupported(what) => StoreError::Failed { cause: format!("sled: {what}") },
+        ::sled::Error::ReportableBug(what) => StoreError::Failed { cause: format!("sled: {what}") },
+    }
+}
