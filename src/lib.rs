@@ -1,4 +1,17 @@
 //! profilestore keeps user profiles in an embedded store and serves them over gRPC.
+//!
+//! A map in reading order, from the ground up; each module imports only from those above it here:
+//!
+//! 1. [`pb`]: generated messages of the public API; [`model`]: ids, e-mails, domains, profiles, writes, limits.
+//! 2. [`store`]: the seam, a trait whose documentation is the contract of every store.
+//! 3. [`engine`]: stores that keep profiles, in memory and in sled behind a commit log.
+//! 4. [`cache`]: a store around a store that answers hot reads from memory.
+//! 5. [`rpc`]: the gRPC services over any store.
+//! 6. [`server`]: settings, listeners, start and shutdown; [`cli`]: the command line.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
 pub mod engine;
 pub mod model;
 pub mod pb;

@@ -63,6 +63,14 @@ pub enum DataDirError {
         /// What is configured.
         wanted: bool,
     },
+    /// A rebuild of its index was interrupted.
+    #[error(
+        "the index of the data directory {dir} is half rebuilt; finish with `profilestore reindex --data-dir {dir}`"
+    )]
+    ReindexUnfinished {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// It holds something else, or has lost its `FORMAT` file.
     #[error("the data directory {dir} is not one of profilestore's, or damaged: {what}")]
     NotOurs {
@@ -79,6 +87,9 @@ struct Format {
     format: u32,
     incarnation: String,
     canonicalization: Canonicalization,
+    /// Set while the index is being rebuilt: part of it still follows other settings.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    reindexing: bool,
 }
 
 /// A data directory that this process owns until the value is dropped.
@@ -87,6 +98,7 @@ pub struct DataDir {
     path: PathBuf,
     /// Whose index settings the directory's `FORMAT` names.
     canonicalization: Canonicalization,
+    reindexing: bool,
     incarnation: Incarnation,
     is_new: bool,
     /// Unlocked by the operating system when it is closed.
@@ -108,8 +120,12 @@ impl DataDir {
         };
         let is_new = format.is_none();
         let (incarnation, canonicalization) = match format {
-            Some((incarnation, stored)) if stored == wanted || reindex => (incarnation, stored),
-            Some((_, stored)) => {
+            Some((incarnation, format)) if reindex => (incarnation, format.canonicalization),
+            Some((_, format)) if format.reindexing => {
+                return Err(DataDirError::ReindexUnfinished { dir: path.to_owned() });
+            }
+            Some((incarnation, format)) if format.canonicalization == wanted => (incarnation, wanted),
+            Some((_, Format { canonicalization: stored, .. })) => {
                 return Err(DataDirError::OtherCanonicalization {
                     dir: path.to_owned(),
                     stored: stored.fold_local_part,
@@ -121,7 +137,8 @@ impl DataDir {
                 (Incarnation(rand::random()), wanted)
             }
         };
-        let this = Self { path: path.to_owned(), canonicalization, incarnation, is_new, _lock: lock };
+        let this =
+            Self { path: path.to_owned(), canonicalization, reindexing: false, incarnation, is_new, _lock: lock };
         durable_file::create_dir(&this.commit_log()).map_err(access("written"))?;
         durable_file::create_dir(&this.sled()).map_err(access("written"))?;
         Ok(this)
@@ -132,9 +149,10 @@ impl DataDir {
         if std::mem::take(&mut self.is_new) { self.write_format() } else { Ok(()) }
     }
 
-    /// Records that the index now follows these settings.
-    pub fn set_canonicalization(&mut self, settings: Canonicalization) -> Result<(), DataDirError> {
+    /// Records durably that the index is being rebuilt for these settings, or that it now follows them.
+    pub fn set_canonicalization(&mut self, settings: Canonicalization, reindexing: bool) -> Result<(), DataDirError> {
         self.canonicalization = settings;
+        self.reindexing = reindexing;
         self.write_format()
     }
 
@@ -143,16 +161,12 @@ impl DataDir {
             format: FORMAT_VERSION,
             incarnation: format!("{:016x}", self.incarnation.0),
             canonicalization: self.canonicalization,
+            reindexing: self.reindexing,
         };
         serde_json::to_vec_pretty(&format)
             .map_err(io::Error::from)
             .and_then(|bytes| durable_file::replace(&self.path.join("FORMAT"), &bytes))
             .map_err(|source| DataDirError::Access { dir: self.path.clone(), action: "written", source })
-    }
-
-    /// The directory's path.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// The life of the store.
@@ -186,7 +200,7 @@ fn lock(dir: &Path) -> Result<File, DataDirError> {
     }
 }
 
-fn parse_format(dir: &Path, bytes: &[u8]) -> Result<(Incarnation, Canonicalization), DataDirError> {
+fn parse_format(dir: &Path, bytes: &[u8]) -> Result<(Incarnation, Format), DataDirError> {
     let not_ours = |what: &str| DataDirError::NotOurs { dir: dir.to_owned(), what: what.to_owned() };
     // The version first: a later format may have other fields.
     let value: serde_json::Value =
@@ -202,7 +216,7 @@ fn parse_format(dir: &Path, bytes: &[u8]) -> Result<(Incarnation, Canonicalizati
     let format: Format = serde_json::from_value(value).map_err(|_| not_ours("its FORMAT file lacks a field"))?;
     let incarnation =
         u64::from_str_radix(&format.incarnation, 16).map_err(|_| not_ours("its FORMAT file has no incarnation"))?;
-    Ok((Incarnation(incarnation), format.canonicalization))
+    Ok((Incarnation(incarnation), format))
 }
 
 /// Removes what an interrupted creation left, after making sure that no commit was ever made there.

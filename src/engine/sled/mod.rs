@@ -20,6 +20,7 @@ mod sync_hook;
 mod tree;
 mod verify;
 
+pub use committer::QueueBounds;
 pub use data_dir::DataDirError;
 pub use open::{OpenError, SledOptions};
 pub use store::SledStore;

@@ -12,14 +12,19 @@ use super::scan_pool::{Cancelled, ScanPool};
 use super::tree::Tree;
 use super::verify;
 use crate::engine::decision::{CurrentState, Outcomes};
-use crate::model::{Canonicalization, Domain, DomainKey, ProfileId, Record, Write};
+use crate::model::{
+    Canonicalization, Domain, DomainKey, Draft, Outcome, Precondition, ProfileId, Record, UpdateFn, Write, limits,
+};
 use crate::store::{
-    CommitMode, CommitObserver, Cursor, DomainOrder, DomainPage, Page, PageBounds, Scope, Store, StoreError,
-    StoreState, StoreStatus, VerifyReport,
+    CommitMode, CommitObserver, Corruption, Cursor, DomainOrder, DomainPage, Page, PageBounds, Scope, Store,
+    StoreError, StoreState, StoreStatus, VerifyReport,
 };
 
 /// Up to this many ids are looked up where the caller runs; a look-up takes microseconds.
 const IN_PLACE_IDS: usize = 16;
+/// How many profiles a rebuild of the index handles in one commit: few enough that even the largest stay
+/// under the bound of a commit.
+const REINDEX_PAGE: usize = 50;
 
 /// A store on disk.
 pub struct SledStore {
@@ -47,10 +52,47 @@ impl SledStore {
         })
     }
 
-    /// Records in the data directory that the index now follows these settings.
-    pub fn set_canonicalization(&self, settings: Canonicalization) -> Result<(), OpenError> {
+    /// Rebuilds every index key by other settings and records them in the data directory. The store must have
+    /// been opened with [`SledOptions::reindex`]. An interrupted run is finished by another one; until then
+    /// the directory opens for nothing else. Returns how many profiles changed.
+    pub async fn reindex(&self, settings: Canonicalization) -> Result<u64, OpenError> {
+        self.set_canonicalization(settings, true)?;
+        let bounds = PageBounds { max_records: REINDEX_PAGE, max_bytes: limits::MAX_PAGE_BYTES };
+        let (mut after, mut changed) = (None, 0);
+        loop {
+            let page = self.list(&Scope::All, after.as_ref(), bounds).await?;
+            let mut writes = Vec::with_capacity(page.records.len());
+            for record in &page.records {
+                let profile =
+                    record.decode().map_err(|_| StoreError::Corrupt(Corruption("a record is damaged".into())))?;
+                let id = ProfileId::parse(&profile.id, "id")
+                    .map_err(|_| StoreError::Corrupt(Corruption("a record has no id".into())))?;
+                let recompute: UpdateFn = Box::new(move |current| {
+                    Draft::from_profile(current.cloned().unwrap_or_default(), settings, "profile")
+                });
+                writes.push(Write::update(id, recompute, Precondition::MustExist, record.profile_len()));
+            }
+            for outcome in self.commit(writes, CommitMode::Each).await? {
+                match outcome {
+                    Ok(Outcome::Stored(_)) => changed += 1,
+                    Ok(_) => {}
+                    Err(rejection) => {
+                        let what = format!("a stored profile is no longer valid: {rejection}");
+                        return Err(StoreError::Corrupt(Corruption(what)).into());
+                    }
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                self.set_canonicalization(settings, false)?;
+                return Ok(changed);
+            }
+        }
+    }
+
+    fn set_canonicalization(&self, settings: Canonicalization, reindexing: bool) -> Result<(), OpenError> {
         match self.data_dir.lock().as_mut() {
-            Some(data_dir) => Ok(data_dir.set_canonicalization(settings)?),
+            Some(data_dir) => Ok(data_dir.set_canonicalization(settings, reindexing)?),
             None => Err(StoreError::Closed.into()),
         }
     }

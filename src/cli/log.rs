@@ -1,0 +1,33 @@
+//! Where log lines go: to standard error, pretty on a terminal and JSON otherwise.
+
+use std::io::IsTerminal;
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+
+use crate::server::{LogFormat, LogSettings};
+
+/// Sets up the process's log.
+pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
+    // sled writes keys and whole batches, which are personal data, to its debug and trace levels. It logs
+    // through the `log` crate, so capping that crate's level holds whatever the filter says.
+    tracing_log::LogTracer::builder()
+        .with_max_level(tracing_log::log::LevelFilter::Info)
+        .init()
+        .context("the log cannot be set up")?;
+    let filter: EnvFilter = settings.filter.parse().context("log.filter cannot be read")?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let pretty = match settings.format {
+        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Pretty => true,
+        LogFormat::Json => false,
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    if pretty {
+        tracing::subscriber::set_global_default(registry.with(lines))
+    } else {
+        tracing::subscriber::set_global_default(registry.with(lines.json()))
+    }
+    .context("the log cannot be set up")
+}

@@ -1,0 +1,91 @@
+//! The command line.
+
+mod log;
+mod reindex;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::server::{Settings, SettingsError};
+
+/// The exit code for a bad configuration (EX_CONFIG of sysexits.h).
+const BAD_CONFIGURATION: u8 = 78;
+
+/// An embedded key-value store for user profiles with a gRPC interface.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a store over gRPC.
+    Serve(ServeArgs),
+    /// Rebuild the index of a store that nobody serves, after email.fold_local_part was changed.
+    Reindex(ReindexArgs),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Where to serve gRPC [default: 127.0.0.1:50051].
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Where to answer health probes over HTTP [default: 127.0.0.1:9464].
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<String>,
+    /// Serve without encryption on addresses that other machines can reach.
+    #[arg(long)]
+    insecure: bool,
+    /// Load this many generated profiles if the store is empty.
+    #[arg(long, value_name = "N")]
+    sample: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct ReindexArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(Debug, Args)]
+struct SettingsArgs {
+    /// A configuration file (TOML). Settings can also come from the environment:
+    /// PROFILESTORE__SECTION__KEY.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The data directory [default: ./profilestore-data].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl SettingsArgs {
+    fn load(&self, mut overrides: Vec<(&'static str, String)>) -> Result<Settings, SettingsError> {
+        if let Some(dir) = &self.data_dir {
+            overrides.push(("store.data_dir", dir.to_string_lossy().into_owned()));
+        }
+        Settings::load(self.config.as_deref(), &overrides)
+    }
+}
+
+/// Runs the command and says how it ended.
+pub fn run(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Reindex(args) => reindex::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("profilestore: {error:#}");
+            let configuration = error.downcast_ref::<SettingsError>().is_some();
+            ExitCode::from(if configuration { BAD_CONFIGURATION } else { 1 })
+        }
+    }
+}

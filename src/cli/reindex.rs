@@ -1,0 +1,31 @@
+//! `profilestore reindex`.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use super::{ReindexArgs, log};
+use crate::engine::sled::{SledOptions, SledStore};
+use crate::engine::EngineRules;
+use crate::server::stack;
+use crate::store::{NoObserver, Store};
+
+pub fn run(args: &ReindexArgs) -> anyhow::Result<()> {
+    let settings = args.settings.load(Vec::new())?;
+    log::init(&settings.log)?;
+    let options = SledOptions {
+        reindex: true,
+        // Addresses that become the same must not stop the rebuild.
+        rules: EngineRules::default(),
+        ..stack::sled_options(&settings)
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads")?;
+    runtime.block_on(async {
+        let store = SledStore::open(options, Arc::new(NoObserver)).await?;
+        let changed = store.reindex(settings.email.canonicalization()).await?;
+        let profiles = store.status().profile_count;
+        store.close().await?;
+        println!("rebuilt the index of {profiles} profiles; {changed} of them have a new key");
+        Ok(())
+    })
+}

@@ -1,0 +1,18 @@
+//! The running server: settings, listeners, limits, start and shutdown.
+//!
+//! [`run`] tells the whole story from settings to exit. [`stack`] is the only place where stores are put
+//! together; [`listener`] is the serving loop of gRPC; [`admin`] answers health probes on a thread of its
+//! own, so that a busy server can still be probed.
+
+pub mod admin;
+pub mod listener;
+mod run;
+pub mod sample;
+mod settings;
+pub mod stack;
+
+pub use run::{ServeError, Server};
+pub use settings::{
+    CacheSettings, EmailSettings, LimitSettings, LogFormat, LogSettings, ServerSettings, Settings, SettingsError,
+    StoreSettings,
+};

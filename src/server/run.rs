@@ -1,0 +1,152 @@
+//! From settings to a running server, and to its end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::admin::{self, Admin};
+use super::listener::{self, ListenerLimits};
+use super::sample;
+use super::settings::Settings;
+use super::stack::{self, ServerStore};
+use crate::engine::sled::OpenError;
+use crate::rpc;
+use crate::store::{Store, StoreError, StoreState};
+
+/// Why a server cannot start or has to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("{key} = {address} cannot be listened on: {source}")]
+    Listen {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A thread or a service cannot be started.
+    #[error("the server cannot be started: {0}")]
+    Start(String),
+    /// The sample cannot be loaded.
+    #[error("the sample profiles cannot be loaded: {0}")]
+    Sample(StoreError),
+    /// A write failed in a way that leaves its outcome unknown; a restart brings the store back.
+    #[error("the store has failed and the server must be restarted: {cause}")]
+    StoreFailed {
+        /// What happened.
+        cause: String,
+    },
+    /// The store did not close cleanly.
+    #[error("the store could not be closed: {0}")]
+    Close(StoreError),
+}
+
+/// A server that listens and has opened its store, but does not serve yet.
+pub struct Server {
+    store: Arc<ServerStore>,
+    services: rpc::Services,
+    grpc: tokio::net::TcpListener,
+    grpc_address: SocketAddr,
+    admin: Admin,
+    limits: ListenerLimits,
+    draining: CancellationToken,
+}
+
+impl Server {
+    /// Takes the addresses, opens the store and, if it is empty, loads `sample` generated profiles.
+    ///
+    /// The addresses first: a port in use is found before anything on disk is touched.
+    pub async fn start(settings: &Settings, sample: Option<u64>) -> Result<Self, ServeError> {
+        let listen = |key, address: SocketAddr| {
+            std::net::TcpListener::bind(address).map_err(|source| ServeError::Listen { key, address, source })
+        };
+        let grpc = listen("server.listen", settings.server.listen)?;
+        let admin = listen("server.admin_listen", settings.server.admin_listen)?;
+        let start = |error: io::Error| ServeError::Start(error.to_string());
+        grpc.set_nonblocking(true).map_err(start)?;
+        let grpc = tokio::net::TcpListener::from_std(grpc).map_err(start)?;
+
+        let store = Arc::new(stack::open(settings).await?);
+        if let Some(count) = sample {
+            load_sample(&store, settings, count).await?;
+        }
+        let draining = CancellationToken::new();
+        let services = rpc::services(store.clone(), settings.email.canonicalization())
+            .await
+            .map_err(|error| ServeError::Start(error.to_string()))?;
+        Ok(Self {
+            grpc_address: grpc.local_addr().map_err(start)?,
+            admin: admin::start(admin, store.clone(), draining.clone()).map_err(start)?,
+            store,
+            services,
+            grpc,
+            limits: ListenerLimits {
+                connections: settings.limits.connections,
+                streams_per_connection: settings.limits.streams_per_connection,
+                header_bytes: settings.limits.header_bytes,
+                drain_timeout: settings.server.drain_timeout,
+            },
+            draining,
+        })
+    }
+
+    /// Where gRPC is served.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc_address
+    }
+
+    /// Where probes are answered.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address
+    }
+
+    /// The number of profiles.
+    pub fn profile_count(&self) -> u64 {
+        self.store.status().profile_count
+    }
+
+    /// Serves until `shutdown` completes or the store fails; then drains, closes the store and returns.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let mut state = self.store.watch_state();
+        let serving = tokio::spawn(listener::serve(self.grpc, self.services.stack(), self.limits, self.draining.clone()));
+        let failed = tokio::select! {
+            () = shutdown => None,
+            changed = state.wait_for(|state| matches!(state, StoreState::Failed { .. })) => match changed.as_deref() {
+                Ok(StoreState::Failed { cause }) => Some(cause.clone()),
+                _ => None,
+            },
+        };
+        tracing::info!(failed = failed.is_some(), "draining");
+        self.services.set_not_serving().await;
+        self.draining.cancel();
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "the serving loop ended early");
+        }
+        self.admin.stop();
+        if let Some(cause) = failed {
+            // The store stays as it is: closing it would touch what has failed.
+            std::mem::forget(self.store);
+            return Err(ServeError::StoreFailed { cause });
+        }
+        self.store.close().await.map_err(ServeError::Close)
+    }
+}
+
+async fn load_sample(store: &Arc<ServerStore>, settings: &Settings, count: u64) -> Result<(), ServeError> {
+    let present = store.status().profile_count;
+    if present > 0 {
+        tracing::info!(profiles = present, "the store is not empty, so no sample is loaded");
+        return Ok(());
+    }
+    let started = std::time::Instant::now();
+    sample::load(store, settings.email.canonicalization(), count).await.map_err(ServeError::Sample)?;
+    tracing::info!(profiles = count, elapsed_ms = started.elapsed().as_millis() as u64, "loaded the sample");
+    Ok(())
+}

@@ -1,0 +1,300 @@
+//! Every setting, its default and its bounds.
+//!
+//! Precedence: defaults < configuration file (TOML) < environment (`PROFILESTORE__SECTION__KEY`) < command
+//! line. An unknown section or key is an error, whatever it comes from.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{Config, Environment, File, FileFormat};
+use serde::{Deserialize, Serialize};
+
+use crate::model::Canonicalization;
+
+const MIB: u64 = 1024 * 1024;
+
+/// All settings.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Addresses and shutdown.
+    pub server: ServerSettings,
+    /// The store on disk.
+    pub store: StoreSettings,
+    /// What a canonical e-mail is.
+    pub email: EmailSettings,
+    /// The hot cache.
+    pub cache: CacheSettings,
+    /// Bounds on what callers can ask for.
+    pub limits: LimitSettings,
+    /// The log.
+    pub log: LogSettings,
+}
+
+/// Addresses and shutdown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerSettings {
+    /// Where gRPC is served.
+    pub listen: SocketAddr,
+    /// Where health probes are answered.
+    pub admin_listen: SocketAddr,
+    /// Serve without encryption on addresses that other machines can reach.
+    pub insecure: bool,
+    /// How long a shutdown waits for calls in flight.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
+            admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
+            insecure: false,
+            drain_timeout: Duration::from_secs(25),
+        }
+    }
+}
+
+/// The store on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreSettings {
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// sled's page cache, in bytes on disk; the memory is several times more.
+    pub sled_cache_bytes: u64,
+    /// The most commits that wait; more are refused.
+    pub queued_commits: usize,
+    /// The most bytes of the commits that wait.
+    pub queued_bytes: usize,
+    /// How many pages are read at a time.
+    pub running_scans: u32,
+    /// How many pages may wait to be read; more are refused.
+    pub waiting_scans: usize,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("profilestore-data"),
+            sled_cache_bytes: 64 * MIB,
+            queued_commits: 4096,
+            queued_bytes: 64 * MIB as usize,
+            running_scans: 4,
+            waiting_scans: 1024,
+        }
+    }
+}
+
+/// What a canonical e-mail is, and whether it is unique.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EmailSettings {
+    /// Compare local parts without regard to case. Belongs to the data directory: changing it needs
+    /// `profilestore reindex`.
+    pub fold_local_part: bool,
+    /// Refuse a second profile with the same canonical e-mail. Profiles that are stored already are not
+    /// checked.
+    pub unique: bool,
+}
+
+impl Default for EmailSettings {
+    fn default() -> Self {
+        Self { fold_local_part: true, unique: false }
+    }
+}
+
+impl EmailSettings {
+    /// The settings that a data directory's index depends on.
+    pub fn canonicalization(&self) -> Canonicalization {
+        Canonicalization { fold_local_part: self.fold_local_part }
+    }
+}
+
+/// The hot cache.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheSettings {
+    /// The most bytes; 0 turns the cache off.
+    pub max_bytes: u64,
+    /// The most profiles.
+    pub max_entries: usize,
+    /// How long a profile stays at most.
+    #[serde(with = "humantime_serde")]
+    pub ttl: Duration,
+    /// The most absent ids that are remembered.
+    pub negative_entries: usize,
+    /// How long an absence stays at most.
+    #[serde(with = "humantime_serde")]
+    pub negative_ttl: Duration,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self {
+            max_bytes: 256 * MIB,
+            max_entries: 1_000_000,
+            ttl: Duration::from_secs(300),
+            negative_entries: 65_536,
+            negative_ttl: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Bounds on what callers can ask for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitSettings {
+    /// The most connections; more are closed at once.
+    pub connections: usize,
+    /// The most calls in flight on one connection; HTTP/2 makes the client wait with more.
+    pub streams_per_connection: u32,
+    /// The most bytes of a call's headers.
+    pub header_bytes: u32,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self { connections: 20_000, streams_per_connection: 256, header_bytes: 16 * 1024 }
+    }
+}
+
+/// The log, which goes to standard error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    /// What is logged, as `level` or `target=level` joined by commas.
+    pub filter: String,
+    /// How it looks.
+    pub format: LogFormat,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { filter: "info".into(), format: LogFormat::Auto }
+    }
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is wrong with the settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// They cannot be read, or one is unknown or of the wrong type.
+    #[error("the configuration cannot be used: {0}")]
+    Unreadable(#[from] config::ConfigError),
+    /// They can be read, but values are out of bounds: all of them, one a line.
+    #[error("the configuration has values that cannot be used:\n  {}", .0.join("\n  "))]
+    OutOfBounds(Vec<String>),
+}
+
+impl Settings {
+    /// Reads the settings from a file, if one is named, and the environment. `overrides` are from the
+    /// command line: a dotted key and a value each.
+    pub fn load(file: Option<&Path>, overrides: &[(&str, String)]) -> Result<Self, SettingsError> {
+        let mut builder = Config::builder().add_source(Config::try_from(&Self::default())?);
+        if let Some(file) = file {
+            builder = builder.add_source(File::from(file).format(FileFormat::Toml).required(true));
+        }
+        builder = builder.add_source(
+            Environment::with_prefix("PROFILESTORE").prefix_separator("__").separator("__").try_parsing(true),
+        );
+        for (key, value) in overrides {
+            builder = builder.set_override(*key, value.as_str())?;
+        }
+        let settings: Self = builder.build()?.try_deserialize()?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Checks all values against their bounds and each other.
+    fn check(&self) -> Result<(), SettingsError> {
+        let mut wrong = Vec::new();
+        let mut require = |holds: bool, what: &str| {
+            if !holds {
+                wrong.push(what.to_owned());
+            }
+        };
+        for (key, address) in [("server.listen", self.server.listen), ("server.admin_listen", self.server.admin_listen)] {
+            require(
+                address.ip().is_loopback() || self.server.insecure,
+                &format!("{key} = {address} can be reached from other machines without encryption; use a loopback address, or allow it with server.insecure = true (--insecure)"),
+            );
+        }
+        require(self.server.drain_timeout <= Duration::from_secs(600), "server.drain_timeout must be at most 10m");
+        require(self.store.sled_cache_bytes >= MIB, "store.sled_cache_bytes must be at least 1048576");
+        require((1..=1_000_000).contains(&self.store.queued_commits), "store.queued_commits must be 1 to 1000000");
+        require(self.store.queued_bytes >= 2 * MIB as usize, "store.queued_bytes must be at least 2097152");
+        require((1..=64).contains(&self.store.running_scans), "store.running_scans must be 1 to 64");
+        require((1..=100_000).contains(&self.store.waiting_scans), "store.waiting_scans must be 1 to 100000");
+        require(!self.cache.ttl.is_zero(), "cache.ttl must be longer than 0s; to turn the cache off set cache.max_bytes = 0");
+        require(!self.cache.negative_ttl.is_zero(), "cache.negative_ttl must be longer than 0s");
+        require((1..=1_000_000).contains(&self.limits.connections), "limits.connections must be 1 to 1000000");
+        require(
+            (1..=10_000).contains(&self.limits.streams_per_connection),
+            "limits.streams_per_connection must be 1 to 10000",
+        );
+        require(
+            (4096..=1_048_576).contains(&self.limits.header_bytes),
+            "limits.header_bytes must be 4096 to 1048576",
+        );
+        if let Err(error) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
+            require(false, &format!("log.filter cannot be read: {error}"));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(SettingsError::OutOfBounds(wrong)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_toml(toml: &str) -> Result<Settings, SettingsError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        std::fs::write(&file, toml).unwrap();
+        Settings::load(Some(&file), &[])
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file_and_the_file_over_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        std::fs::write(&file, "[cache]\nttl = \"1m\"\nmax_bytes = 5\n[server]\nlisten = \"127.0.0.1:1\"").unwrap();
+        let settings = Settings::load(Some(&file), &[("server.listen", "127.0.0.1:2".into())]).unwrap();
+        assert_eq!(settings.server.listen.port(), 2);
+        assert_eq!((settings.cache.ttl, settings.cache.max_bytes), (Duration::from_secs(60), 5));
+        assert_eq!(settings.cache.max_entries, CacheSettings::default().max_entries);
+    }
+
+    #[test]
+    fn an_unknown_setting_is_named() {
+        let error = load_toml("[cache]\nmax_byte = 5").unwrap_err().to_string();
+        assert!(error.contains("max_byte"), "{error}");
+        let error = load_toml("[cash]\nx = 5").unwrap_err().to_string();
+        assert!(error.contains("cash"), "{error}");
+    }
+
+    #[test]
+    fn all_values_out_of_bounds_are_reported_at_once() {
+        let error = load_toml("[server]\nlisten = \"0.0.0.0:1\"\n[store]\nrunning_scans = 0\n[log]\nfilter = \"a=b=c\"")
+            .unwrap_err()
+            .to_string();
+        for key in ["server.listen", "store.running_scans", "log.filter"] {
+            assert!(error.contains(key), "{error}");
+        }
+    }
+}

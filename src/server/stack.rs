@@ -1,0 +1,39 @@
+//! The only place where stores are put together: a cache around sled.
+
+use std::sync::Arc;
+
+use super::settings::Settings;
+use crate::cache::{CacheOptions, CachedStore, HotCache};
+use crate::engine::EngineRules;
+use crate::engine::sled::{OpenError, QueueBounds, SledOptions, SledStore};
+use crate::store::Clock;
+
+/// The store that the server serves.
+pub type ServerStore = CachedStore<SledStore>;
+
+/// How the settings open the store on disk.
+pub fn sled_options(settings: &Settings) -> SledOptions {
+    SledOptions {
+        canonicalization: settings.email.canonicalization(),
+        rules: EngineRules { unique_email: settings.email.unique, clock: Clock::system() },
+        sled_cache_bytes: settings.store.sled_cache_bytes,
+        queue: QueueBounds { commits: settings.store.queued_commits, bytes: settings.store.queued_bytes },
+        running_scans: settings.store.running_scans,
+        waiting_scans: settings.store.waiting_scans,
+        ..SledOptions::new(&settings.store.data_dir)
+    }
+}
+
+/// Opens the store as the settings say.
+pub async fn open(settings: &Settings) -> Result<ServerStore, OpenError> {
+    let cache = Arc::new(HotCache::new(CacheOptions {
+        max_bytes: settings.cache.max_bytes as usize,
+        max_entries: settings.cache.max_entries,
+        ttl: settings.cache.ttl,
+        negative_entries: settings.cache.negative_entries,
+        negative_ttl: settings.cache.negative_ttl,
+        ..CacheOptions::default()
+    }));
+    let sled = SledStore::open(sled_options(settings), cache.clone()).await?;
+    Ok(CachedStore::new(sled, cache))
+}
