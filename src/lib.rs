@@ -15,4 +15,5 @@
 pub mod engine;
 pub mod model;
 pub mod pb;
+pub mod rpc;
 pub mod store;

@@ -1,0 +1,238 @@
+//! The one place where a failure becomes a gRPC status.
+//!
+//! | failure | code | reason |
+//! |---|---|---|
+//! | invalid argument | `INVALID_ARGUMENT` + `BadRequest` | `INVALID_FIELD` |
+//! | damaged or foreign page token | `INVALID_ARGUMENT` + `BadRequest` | `INVALID_PAGE_TOKEN` |
+//! | undecodable message | `INVALID_ARGUMENT` | `MALFORMED_REQUEST` |
+//! | absent | `NOT_FOUND` | `PROFILE_NOT_FOUND` |
+//! | must be absent, is present / e-mail taken | `ALREADY_EXISTS` | `PROFILE_EXISTS` / `EMAIL_IN_USE` |
+//! | etag differs | `ABORTED` | `ETAG_MISMATCH` |
+//! | queue full | `RESOURCE_EXHAUSTED` + `RetryInfo` | `OVERLOADED` |
+//! | draining, engine closed after a failed write | `UNAVAILABLE` + `RetryInfo` | `DRAINING`, `STORE_FAILED` |
+//! | checksum or format wrong | `DATA_LOSS` | `CORRUPT_RECORD` |
+//! | deadline | `DEADLINE_EXCEEDED` | `DEADLINE` |
+//! | not served yet | `UNIMPLEMENTED` | `NOT_IMPLEMENTED` |
+//!
+//! Invariants: every status has an `ErrorInfo` with the domain [`ERROR_DOMAIN`]. Internal causes are logged
+//! here, once, and never reach the caller. No e-mail, name or attribute reaches a message or its metadata;
+//! an id does only when the caller sent it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::model::{ProfileId, Rejection, Violations};
+use crate::store::{Corruption, StoreError};
+
+/// The `domain` of every `google.rpc.ErrorInfo`.
+pub const ERROR_DOMAIN: &str = "profilestore";
+
+/// How long a caller should wait before it repeats a call that met a full queue.
+const RETRY_WHEN_OVERLOADED: Duration = Duration::from_millis(100);
+/// How long a caller should wait for another server, or for this one's restart.
+const RETRY_WHEN_UNAVAILABLE: Duration = Duration::from_secs(1);
+/// The most bytes of violations in one status. They travel in a header, and clients refuse headers of more
+/// than 8 to 16 KiB: with all of a thousand bad ids the caller would see no error at all.
+const MAX_VIOLATION_BYTES: usize = 4096;
+
+/// Why a call fails.
+#[derive(Debug, thiserror::Error)]
+pub enum RpcError {
+    /// Arguments are invalid.
+    #[error("{0}")]
+    Invalid(#[from] Violations),
+    /// The page token is damaged, or another call gave it.
+    #[error("the page token is not one of this call's")]
+    InvalidPageToken,
+    /// The request is not the message that it should be.
+    #[error("{0}")]
+    Malformed(prost::DecodeError),
+    /// There is no such profile.
+    #[error("there is no such profile")]
+    NotFound {
+        /// The id that the caller asked for.
+        id: ProfileId,
+    },
+    /// An etag was given for a profile that does not exist.
+    #[error("an etag was given and there is no such profile")]
+    EtagOfAbsent {
+        /// The id that the caller sent.
+        id: ProfileId,
+    },
+    /// The store refused a single write.
+    #[error("{rejection}")]
+    Rejected {
+        /// The id that the caller sent.
+        id: ProfileId,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// The store failed, or refused a whole commit.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The caller's deadline has passed.
+    #[error("the deadline has passed")]
+    DeadlineExceeded,
+    /// The contract has it and this version does not serve it.
+    #[error("{0} is not served by this version")]
+    NotImplemented(&'static str),
+}
+
+impl From<RpcError> for Status {
+    fn from(error: RpcError) -> Self {
+        error.answer().into_status()
+    }
+}
+
+impl RpcError {
+    fn answer(self) -> Answer {
+        match self {
+            Self::Invalid(violations) => Answer::invalid(violations),
+            Self::InvalidPageToken => invalid_page_token(),
+            // The text names a message and a field, never a value.
+            Self::Malformed(error) => Answer::new(Code::InvalidArgument, "MALFORMED_REQUEST", error.to_string()),
+            Self::NotFound { id } => rejected(Rejection::NotFound, None).with("id", id),
+            Self::EtagOfAbsent { id } => {
+                Answer::new(Code::Aborted, "ETAG_MISMATCH", "an etag was given and there is no such profile")
+                    .with("id", id)
+            }
+            Self::Rejected { id, rejection } => rejected(rejection, None).with("id", id),
+            Self::Store(error) => store_error(error),
+            Self::DeadlineExceeded => {
+                Answer::new(Code::DeadlineExceeded, "DEADLINE", "the call's deadline has passed")
+            }
+            Self::NotImplemented(what) => {
+                let message = format!("{what} is not served by this version of profilestore");
+                Answer::new(Code::Unimplemented, "NOT_IMPLEMENTED", message)
+            }
+        }
+    }
+}
+
+fn store_error(error: StoreError) -> Answer {
+    match error {
+        StoreError::Rejected { index, rejection } => rejected(rejection, Some(index)).with("index", index),
+        StoreError::TooLarge { bytes, limit } => {
+            let description = format!("take {bytes} bytes encoded; at most {limit} are allowed in one commit");
+            Answer::invalid(Violations::one("writes", description)).with("bytes", bytes).with("limit", limit)
+        }
+        StoreError::InvalidCursor => invalid_page_token(),
+        StoreError::Overloaded => {
+            Answer::new(Code::ResourceExhausted, "OVERLOADED", "too many calls are waiting; repeat a little later")
+                .retry_after(RETRY_WHEN_OVERLOADED)
+        }
+        StoreError::Closed => Answer::new(Code::Unavailable, "DRAINING", "the server is shutting down")
+            .retry_after(RETRY_WHEN_UNAVAILABLE),
+        StoreError::Failed { cause } => {
+            tracing::error!(cause, "a call failed because the store has failed");
+            let message =
+                "the store has failed and must be restarted; whether the write was made is unknown until then";
+            Answer::new(Code::Unavailable, "STORE_FAILED", message).retry_after(RETRY_WHEN_UNAVAILABLE)
+        }
+        StoreError::Corrupt(Corruption(cause)) => {
+            tracing::error!(cause, "a call met damaged data");
+            Answer::new(Code::DataLoss, "CORRUPT_RECORD", "stored data is damaged")
+        }
+    }
+}
+
+/// `index` is the write's place in its batch; a single write has none.
+fn rejected(rejection: Rejection, index: Option<usize>) -> Answer {
+    match rejection {
+        Rejection::NotFound => Answer::new(Code::NotFound, "PROFILE_NOT_FOUND", "there is no such profile"),
+        Rejection::AlreadyExists => {
+            Answer::new(Code::AlreadyExists, "PROFILE_EXISTS", "there already is a profile with this id")
+        }
+        Rejection::EmailInUse => Answer::new(Code::AlreadyExists, "EMAIL_IN_USE", "another profile has this e-mail"),
+        Rejection::EtagMismatch { current } => {
+            Answer::new(Code::Aborted, "ETAG_MISMATCH", "the profile has changed: it has another etag")
+                .with("current_etag", current.as_str())
+        }
+        Rejection::Invalid(violations) => Answer::invalid(violations),
+        Rejection::DuplicateId => {
+            let field = index.map_or_else(|| "writes".to_owned(), |index| format!("writes[{index}]"));
+            Answer::invalid(Violations::one(field, "is about a profile that an earlier write of the batch is about"))
+        }
+    }
+}
+
+fn invalid_page_token() -> Answer {
+    let description = "must be the next_page_token of a call with the same arguments";
+    let answer = Answer::invalid(Violations::one("page_token", description));
+    Answer { reason: "INVALID_PAGE_TOKEN", ..answer }
+}
+
+/// A status in the making.
+struct Answer {
+    code: Code,
+    reason: &'static str,
+    message: String,
+    metadata: HashMap<String, String>,
+    violations: Violations,
+    retry_after: Option<Duration>,
+}
+
+impl Answer {
+    fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            metadata: HashMap::new(),
+            violations: Violations::new(),
+            retry_after: None,
+        }
+    }
+
+    /// The message has the first violation, the details have all.
+    fn invalid(violations: Violations) -> Self {
+        let first = violations.iter().next();
+        let mut message = first.map_or_else(
+            || "the request is invalid".to_owned(),
+            |violation| format!("{} {}", violation.field, violation.description),
+        );
+        let others = violations.iter().count().saturating_sub(1);
+        if others > 0 {
+            message.push_str(&format!(" (and {others} more)"));
+        }
+        Self { violations, ..Self::new(Code::InvalidArgument, "INVALID_FIELD", message) }
+    }
+
+    fn with(mut self, key: &str, value: impl ToString) -> Self {
+        self.metadata.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    fn retry_after(self, delay: Duration) -> Self {
+        Self { retry_after: Some(delay), ..self }
+    }
+
+    fn into_status(mut self) -> Status {
+        let mut details = ErrorDetails::new();
+        let (mut room, mut omitted) = (MAX_VIOLATION_BYTES, 0);
+        for violation in self.violations.iter() {
+            let bytes = violation.field.len() + violation.description.len();
+            if bytes > room {
+                omitted += 1;
+                continue;
+            }
+            room -= bytes;
+            details.add_bad_request_violation(&violation.field, &violation.description);
+        }
+        if omitted > 0 {
+            self.metadata.insert("omitted_violations".to_owned(), omitted.to_string());
+        }
+        details.set_error_info(self.reason, ERROR_DOMAIN, self.metadata);
+        if self.retry_after.is_some() {
+            details.set_retry_info(self.retry_after);
+        }
+        Status::with_error_details(self.code, self.message, details)
+    }
+}
+
+#[cfg(test)]
+#[path = "error_tests.rs"]
+mod tests;

@@ -1,0 +1,99 @@
+//! The gRPC services over any store: protobuf in and out, and nothing that a store should decide.
+//!
+//! [`profile_service`] answers callers ([`reads`], [`writes`], with [`request`] and [`page_token`] for what
+//! they share), [`admin_service`] operators. [`error`] is the one place where a failure becomes a status.
+//! [`deadline`] ends every call at its caller's deadline. [`services`] puts all of it together, with health
+//! and reflection beside it; how it is served is the server's business.
+
+pub mod admin_service;
+pub mod codec;
+pub mod deadline;
+pub mod error;
+mod page_token;
+pub mod profile_service;
+mod reads;
+mod request;
+mod writes;
+
+/// Generated code: the server side of the services, in which a profile that leaves is already encoded.
+#[allow(missing_docs, clippy::all, rustdoc::all)]
+mod wire {
+    include!(concat!(env!("OUT_DIR"), "/wire/profilestore.v1.rs"));
+}
+
+use std::sync::Arc;
+
+use tonic::codec::CompressionEncoding;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+use tower::Layer;
+
+use self::admin_service::AdminHandler;
+use self::deadline::{Deadline, DeadlineLayer};
+use self::profile_service::ProfileHandler;
+use self::wire::admin_service_server::{self, AdminServiceServer};
+use self::wire::profile_service_server::{self, ProfileServiceServer};
+use crate::model::Canonicalization;
+use crate::model::limits::MAX_REQUEST_BYTES;
+use crate::store::Store;
+
+/// The names under which health is reported: the server as a whole, and each service.
+const HEALTH_NAMES: [&str; 3] = ["", profile_service_server::SERVICE_NAME, admin_service_server::SERVICE_NAME];
+
+/// All services, ready to be served.
+#[derive(Clone)]
+pub struct Services {
+    routes: Routes,
+    health: HealthReporter,
+}
+
+/// The services over a store whose index was built with `settings`.
+pub async fn services<S: Store>(
+    store: Arc<S>,
+    settings: Canonicalization,
+) -> Result<Services, tonic_reflection::server::Error> {
+    let profiles = ProfileServiceServer::new(ProfileHandler::new(store, settings))
+        .accept_compressed(CompressionEncoding::Gzip)
+        .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let admin = AdminServiceServer::new(AdminHandler)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let health = HealthReporter::new();
+    let routes = Routes::new(profiles)
+        .add_service(admin)
+        .add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())))
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .prepare();
+    let services = Services { routes, health };
+    services.set_health(ServingStatus::Serving).await;
+    Ok(services)
+}
+
+impl Services {
+    /// The services with their deadlines, as one service to serve.
+    pub fn stack(&self) -> Deadline<Routes> {
+        DeadlineLayer.layer(self.routes.clone())
+    }
+
+    /// Reports to health checks that no more calls are wanted here.
+    pub async fn set_not_serving(&self) {
+        self.set_health(ServingStatus::NotServing).await;
+    }
+
+    async fn set_health(&self, status: ServingStatus) {
+        for name in HEALTH_NAMES {
+            self.health.set_service_status(name, status).await;
+        }
+    }
+}
+
+/// Reflection shows our services, health, and the `google.rpc` messages in the details of errors.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(crate::pb::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
