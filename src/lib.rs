@@ -13,7 +13,10 @@
 #![warn(missing_docs)]
 
 pub mod cache;
+pub mod cli;
 pub mod engine;
 pub mod model;
 pub mod pb;
+pub mod rpc;
+pub mod server;
 pub mod store;
