@@ -43,6 +43,8 @@ mod hot_cache;
 mod lru_region;
 mod options;
 mod shard;
+#[cfg(test)]
+mod tests;
 
 pub use cached_store::{CachedStore, JOIN_PATIENCE};
 pub use figures::CacheFigures;
