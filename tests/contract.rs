@@ -119,3 +119,5 @@ macro_rules! contract {
 
 contract!(memory, stacks::Memory);
 contract!(cached_memory, stacks::CachedMemory);
+contract!(sled, stacks::Sled);
+contract!(cached_sled, stacks::CachedSled);

@@ -37,3 +37,5 @@ macro_rules! model {
 
 model!(memory, crate::common::stacks::Memory);
 model!(cached_memory, crate::common::stacks::CachedMemory);
+model!(sled, crate::common::stacks::Sled);
+model!(cached_sled, crate::common::stacks::CachedSled);

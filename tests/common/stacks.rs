@@ -8,7 +8,9 @@ use std::sync::Arc;
 use profilestore::cache::{CacheOptions, CachedStore, HotCache};
 use profilestore::engine::EngineRules;
 use profilestore::engine::memory::MemoryStore;
-use profilestore::store::{NoObserver, Store};
+use profilestore::engine::sled::{SledOptions, SledStore};
+use profilestore::store::{CommitObserver, NoObserver, Store};
+use tempfile::TempDir;
 
 /// A store with what it takes to open it again.
 pub trait Stack: Sized + Send + Sync + 'static {
@@ -72,4 +74,67 @@ impl Stack for CachedMemory {
 /// A cache with several shards however small the tests' data are.
 pub fn cache() -> Arc<HotCache> {
     Arc::new(HotCache::with_shards(CacheOptions::default(), 4))
+}
+
+/// The sled engine alone.
+pub struct Sled {
+    store: SledStore,
+    rules: EngineRules,
+    dir: TempDir,
+}
+
+impl Stack for Sled {
+    type Store = SledStore;
+    const DURABLE: bool = true;
+
+    async fn open(rules: EngineRules) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open_sled(&dir, &rules, Arc::new(NoObserver)).await;
+        Self { store, rules, dir }
+    }
+
+    fn store(&self) -> &SledStore {
+        &self.store
+    }
+
+    async fn reopen(self) -> Self {
+        self.store.close().await.unwrap();
+        let store = open_sled(&self.dir, &self.rules, Arc::new(NoObserver)).await;
+        Self { store, ..self }
+    }
+}
+
+/// The sled engine behind a cache: what the server serves.
+pub struct CachedSled {
+    store: CachedStore<SledStore>,
+    rules: EngineRules,
+    dir: TempDir,
+}
+
+impl Stack for CachedSled {
+    type Store = CachedStore<SledStore>;
+    const DURABLE: bool = true;
+
+    async fn open(rules: EngineRules) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = cache();
+        let store = CachedStore::new(open_sled(&dir, &rules, cache.clone()).await, cache);
+        Self { store, rules, dir }
+    }
+
+    fn store(&self) -> &CachedStore<SledStore> {
+        &self.store
+    }
+
+    async fn reopen(self) -> Self {
+        self.store.close().await.unwrap();
+        let cache = cache();
+        let store = CachedStore::new(open_sled(&self.dir, &self.rules, cache.clone()).await, cache);
+        Self { store, ..self }
+    }
+}
+
+async fn open_sled(dir: &TempDir, rules: &EngineRules, observer: Arc<dyn CommitObserver>) -> SledStore {
+    let options = SledOptions { rules: rules.clone(), ..SledOptions::new(dir.path()) };
+    SledStore::open(options, observer).await.unwrap()
 }
