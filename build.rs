@@ -58,8 +58,6 @@ fn generate_server(mut set: FileDescriptorSet, out_dir: &Path) -> std::io::Resul
         .out_dir(out_dir)
         .build_client(false)
         .codec_path("crate::rpc::codec::WireCodec")
-        // What a service does not have yet answers UNIMPLEMENTED.
-        .generate_default_stubs(true)
         .extern_path(".profilestore.v1.EncodedProfile", "crate::rpc::codec::EncodedProfile")
         .btree_map(".")
         .bytes(".");

@@ -1,36 +1,94 @@
-//! Messages to bytes and back.
+//! How messages become bytes and back.
 //!
-//! As tonic's own codec, but for two things: a request that cannot be decoded is the caller's mistake and not
-//! an internal error, and a stored profile is sent as it is.
+//! Two things differ from tonic's own codec. A message that cannot be decoded is the caller's mistake and is
+//! answered so. And a profile that leaves is already encoded: [`EncodedProfile`] stands for it.
 
 use std::marker::PhantomData;
 
 use bytes::{Buf, BufMut, Bytes};
-use prost::encoding::{DecodeContext, WireType};
+use prost::encoding::{DecodeContext, WireType, skip_field};
 use prost::{DecodeError, Message};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-use super::error;
+use super::error::RpcError;
 
-/// A profile that is already encoded: the stored bytes.
-#[derive(Debug, Clone, PartialEq, Default)]
+/// The codec of the generated services: sends `T`, receives `U`.
+#[derive(Debug, Clone)]
+pub struct WireCodec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for WireCodec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> Codec for WireCodec<T, U>
+where
+    T: Message + 'static,
+    U: Message + Default + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = WireEncoder<T>;
+    type Decoder = WireDecoder<U>;
+
+    fn encoder(&mut self) -> WireEncoder<T> {
+        WireEncoder(PhantomData)
+    }
+
+    fn decoder(&mut self) -> WireDecoder<U> {
+        WireDecoder(PhantomData)
+    }
+}
+
+/// Writes messages.
+#[derive(Debug)]
+pub struct WireEncoder<T>(PhantomData<T>);
+
+impl<T: Message> Encoder for WireEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, item: T, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buf.reserve(item.encoded_len());
+        item.encode_raw(buf);
+        Ok(())
+    }
+}
+
+/// Reads messages.
+#[derive(Debug)]
+pub struct WireDecoder<U>(PhantomData<U>);
+
+impl<U: Message + Default> Decoder for WireDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        U::decode(buf).map(Some).map_err(|error| RpcError::Malformed(error).into())
+    }
+}
+
+/// A `profilestore.v1.Profile` that is already encoded and is sent as it is.
+///
+/// It is only ever sent. Reading one skips all fields, since the services never receive it.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct EncodedProfile(pub Bytes);
 
 impl Message for EncodedProfile {
-    fn encode_raw(&self, buffer: &mut impl BufMut) {
-        buffer.put_slice(&self.0);
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        buf.put_slice(&self.0);
     }
 
     fn merge_field(
         &mut self,
         tag: u32,
         wire_type: WireType,
-        buffer: &mut impl Buf,
-        context: DecodeContext,
+        buf: &mut impl Buf,
+        ctx: DecodeContext,
     ) -> Result<(), DecodeError> {
-        // The server only sends this type. Whoever decodes it anyway gets an empty profile.
-        prost::encoding::skip_field(wire_type, tag, buffer, context)
+        skip_field(wire_type, tag, buf, ctx)
     }
 
     fn encoded_len(&self) -> usize {
@@ -42,77 +100,30 @@ impl Message for EncodedProfile {
     }
 }
 
-/// The codec of the services: `T` goes out, `U` comes in.
-#[derive(Debug)]
-pub struct WireCodec<T, U>(PhantomData<(T, U)>);
-
-impl<T, U> Default for WireCodec<T, U> {
-    fn default() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<T, U> Codec for WireCodec<T, U>
-where
-    T: Message + Send + 'static,
-    U: Message + Default + Send + 'static,
-{
-    type Encode = T;
-    type Decode = U;
-    type Encoder = MessageEncoder<T>;
-    type Decoder = MessageDecoder<U>;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        MessageEncoder(PhantomData)
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        MessageDecoder(PhantomData)
-    }
-}
-
-/// Encodes responses.
-#[derive(Debug)]
-pub struct MessageEncoder<T>(PhantomData<T>);
-
-impl<T: Message> Encoder for MessageEncoder<T> {
-    type Item = T;
-    type Error = Status;
-
-    fn encode(&mut self, item: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        item.encode(buffer).map_err(|_| Status::internal("the response does not fit its buffer"))
-    }
-}
-
-/// Decodes requests.
-#[derive(Debug)]
-pub struct MessageDecoder<U>(PhantomData<U>);
-
-impl<U: Message + Default> Decoder for MessageDecoder<U> {
-    type Item = U;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        U::decode(buffer).map(Some).map_err(|_| error::malformed_request())
+impl std::fmt::Debug for EncodedProfile {
+    /// Never shows the content, which is personal data.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EncodedProfile").field("bytes", &self.0.len()).finish()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb;
+    use crate::pb::Profile;
 
     #[test]
-    fn a_page_of_encoded_profiles_is_a_page_of_profiles() {
-        let profile = pb::Profile { id: "a".into(), email: "a@b.example".into(), ..pb::Profile::default() };
-        let sent = super::super::wire::ListProfilesResponse {
-            profiles: vec![profile.encode_to_vec().into(); 2],
-            next_page_token: "t".into(),
-        };
-        let received = pb::ListProfilesResponse::decode(&sent.encode_to_vec()[..]).unwrap();
-        assert_eq!(received.profiles, [profile.clone(), profile.clone()]);
-        assert_eq!(received.next_page_token, "t");
-        let alone = EncodedProfile(profile.encode_to_vec().into());
-        assert_eq!(pb::Profile::decode(&alone.encode_to_vec()[..]).unwrap(), profile);
+    fn an_encoded_profile_is_sent_as_it_is() {
+        let profile = Profile { id: "a".into(), display_name: "Ada".into(), ..Profile::default() };
+        let encoded = EncodedProfile(profile.encode_to_vec().into());
+        assert_eq!(encoded.encode_to_vec(), profile.encode_to_vec());
+        assert_eq!(encoded.encoded_len(), profile.encoded_len());
+        assert!(!format!("{encoded:?}").contains("Ada"));
+    }
+
+    #[test]
+    fn an_encoded_profile_that_is_read_is_skipped() {
+        let bytes = Profile { id: "a".into(), ..Profile::default() }.encode_to_vec();
+        assert_eq!(EncodedProfile::decode(&bytes[..]).unwrap(), EncodedProfile::default());
     }
 }

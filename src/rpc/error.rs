@@ -1,207 +1,239 @@
-//! Where a failure becomes a gRPC status: code, reason, details.
+//! The one place where a failure becomes a gRPC status.
 //!
-//! Invariants: every status made here carries an `ErrorInfo` of the domain `profilestore` with a stable
-//! reason; overload and unavailability carry a `RetryInfo`; internal causes are logged once, here, and never
-//! shown to the caller; no text holds personal data.
+//! | failure | code | reason |
+//! |---|---|---|
+//! | invalid argument | `INVALID_ARGUMENT` + `BadRequest` | `INVALID_FIELD` |
+//! | damaged or foreign page token | `INVALID_ARGUMENT` + `BadRequest` | `INVALID_PAGE_TOKEN` |
+//! | undecodable message | `INVALID_ARGUMENT` | `MALFORMED_REQUEST` |
+//! | absent | `NOT_FOUND` | `PROFILE_NOT_FOUND` |
+//! | must be absent, is present / e-mail taken | `ALREADY_EXISTS` | `PROFILE_EXISTS` / `EMAIL_IN_USE` |
+//! | etag differs | `ABORTED` | `ETAG_MISMATCH` |
+//! | queue full | `RESOURCE_EXHAUSTED` + `RetryInfo` | `OVERLOADED` |
+//! | draining, engine closed after a failed write | `UNAVAILABLE` + `RetryInfo` | `DRAINING`, `STORE_FAILED` |
+//! | checksum or format wrong | `DATA_LOSS` | `CORRUPT_RECORD` |
+//! | deadline | `DEADLINE_EXCEEDED` | `DEADLINE` |
+//! | not served yet | `UNIMPLEMENTED` | `NOT_IMPLEMENTED` |
+//!
+//! Invariants: every status has an `ErrorInfo` with the domain [`ERROR_DOMAIN`]. Internal causes are logged
+//! here, once, and never reach the caller. No e-mail, name or attribute reaches a message or its metadata;
+//! an id does only when the caller sent it.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::model::{ProfileId, Rejection, Violations};
-use crate::store::StoreError;
+use crate::store::{Corruption, StoreError};
 
-const DOMAIN: &str = "profilestore";
-/// When a caller who was turned away may come back.
-const RETRY_OVERLOADED: Duration = Duration::from_millis(100);
-const RETRY_UNAVAILABLE: Duration = Duration::from_secs(1);
+/// The `domain` of every `google.rpc.ErrorInfo`.
+pub const ERROR_DOMAIN: &str = "profilestore";
 
-/// The reasons that callers can rely on.
-mod reason {
-    pub const INVALID_FIELD: &str = "INVALID_FIELD";
-    pub const INVALID_PAGE_TOKEN: &str = "INVALID_PAGE_TOKEN";
-    pub const MALFORMED_REQUEST: &str = "MALFORMED_REQUEST";
-    pub const TOO_LARGE: &str = "TOO_LARGE";
-    pub const PROFILE_NOT_FOUND: &str = "PROFILE_NOT_FOUND";
-    pub const PROFILE_EXISTS: &str = "PROFILE_EXISTS";
-    pub const EMAIL_IN_USE: &str = "EMAIL_IN_USE";
-    pub const ETAG_MISMATCH: &str = "ETAG_MISMATCH";
-    pub const OVERLOADED: &str = "OVERLOADED";
-    pub const DRAINING: &str = "DRAINING";
-    pub const STORE_FAILED: &str = "STORE_FAILED";
-    pub const CORRUPT_RECORD: &str = "CORRUPT_RECORD";
-    pub const DEADLINE: &str = "DEADLINE";
-    pub const NOT_BUILT: &str = "NOT_BUILT";
+/// How long a caller should wait before it repeats a call that met a full queue.
+const RETRY_WHEN_OVERLOADED: Duration = Duration::from_millis(100);
+/// How long a caller should wait for another server, or for this one's restart.
+const RETRY_WHEN_UNAVAILABLE: Duration = Duration::from_secs(1);
+/// The most bytes of violations in one status. They travel in a header, and clients refuse headers of more
+/// than 8 to 16 KiB: with all of a thousand bad ids the caller would see no error at all.
+const MAX_VIOLATION_BYTES: usize = 4096;
+
+/// Why a call fails.
+#[derive(Debug, thiserror::Error)]
+pub enum RpcError {
+    /// Arguments are invalid.
+    #[error("{0}")]
+    Invalid(#[from] Violations),
+    /// The page token is damaged, or another call gave it.
+    #[error("the page token is not one of this call's")]
+    InvalidPageToken,
+    /// The request is not the message that it should be.
+    #[error("{0}")]
+    Malformed(prost::DecodeError),
+    /// There is no such profile.
+    #[error("there is no such profile")]
+    NotFound {
+        /// The id that the caller asked for.
+        id: ProfileId,
+    },
+    /// An etag was given for a profile that does not exist.
+    #[error("an etag was given and there is no such profile")]
+    EtagOfAbsent {
+        /// The id that the caller sent.
+        id: ProfileId,
+    },
+    /// The store refused a single write.
+    #[error("{rejection}")]
+    Rejected {
+        /// The id that the caller sent.
+        id: ProfileId,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// The store failed, or refused a whole commit.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The caller's deadline has passed.
+    #[error("the deadline has passed")]
+    DeadlineExceeded,
+    /// The contract has it and this version does not serve it.
+    #[error("{0} is not served by this version")]
+    NotImplemented(&'static str),
 }
 
-fn status(code: Code, message: impl Into<String>, reason: &str, metadata: &[(&str, String)]) -> Status {
-    Status::with_error_details(code, message, details(reason, metadata))
+impl From<RpcError> for Status {
+    fn from(error: RpcError) -> Self {
+        error.answer().into_status()
+    }
 }
 
-fn details(reason: &str, metadata: &[(&str, String)]) -> ErrorDetails {
-    let metadata: HashMap<String, String> =
-        metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-    ErrorDetails::with_error_info(reason, DOMAIN, metadata)
-}
-
-fn invalid(violations: &Violations, reason: &str) -> Status {
-    let mut details = details(reason, &[]);
-    let fields: Vec<_> =
-        violations.iter().map(|violation| FieldViolation::new(&violation.field, &violation.description)).collect();
-    details.set_bad_request(fields);
-    Status::with_error_details(Code::InvalidArgument, violations.to_string(), details)
-}
-
-fn retry(code: Code, message: &str, reason: &str, delay: Duration) -> Status {
-    let mut details = details(reason, &[]);
-    details.set_retry_info(Some(delay));
-    Status::with_error_details(code, message, details)
-}
-
-/// The request breaks the published bounds.
-pub fn invalid_fields(violations: Violations) -> Status {
-    invalid(&violations, reason::INVALID_FIELD)
-}
-
-/// The page token is damaged, or of another call.
-pub fn invalid_page_token() -> Status {
-    let violation = Violations::one(
-        "page_token",
-        "is not a token of this call with these arguments; use next_page_token as it came, and change only page_size",
-    );
-    invalid(&violation, reason::INVALID_PAGE_TOKEN)
-}
-
-/// The request is not a message of its type.
-pub fn malformed_request() -> Status {
-    let message = "the request is not a valid protobuf message of its type";
-    status(Code::InvalidArgument, message, reason::MALFORMED_REQUEST, &[])
-}
-
-/// There is no such profile.
-pub fn not_found(id: &ProfileId) -> Status {
-    let message = format!("there is no profile {id}");
-    status(Code::NotFound, message, reason::PROFILE_NOT_FOUND, &[("id", id.to_string())])
-}
-
-/// The caller's deadline has passed.
-pub fn deadline_exceeded() -> Status {
-    let message = "the deadline has passed; a write that was already accepted may still be made";
-    status(Code::DeadlineExceeded, message, reason::DEADLINE, &[])
-}
-
-/// A part of the API that is still to come.
-pub fn not_built(what: &str) -> Status {
-    status(Code::Unimplemented, format!("{what} is not supported yet"), reason::NOT_BUILT, &[])
-}
-
-/// What the store said of a single call.
-pub fn store_error(error: StoreError) -> Status {
-    match error {
-        StoreError::Rejected { index, rejection } => {
-            let index = index.to_string();
-            rejection_with(rejection, &[("index", index)])
+impl RpcError {
+    fn answer(self) -> Answer {
+        match self {
+            Self::Invalid(violations) => Answer::invalid(violations),
+            Self::InvalidPageToken => invalid_page_token(),
+            // The text names a message and a field, never a value.
+            Self::Malformed(error) => Answer::new(Code::InvalidArgument, "MALFORMED_REQUEST", error.to_string()),
+            Self::NotFound { id } => rejected(Rejection::NotFound, None).with("id", id),
+            Self::EtagOfAbsent { id } => {
+                Answer::new(Code::Aborted, "ETAG_MISMATCH", "an etag was given and there is no such profile")
+                    .with("id", id)
+            }
+            Self::Rejected { id, rejection } => rejected(rejection, None).with("id", id),
+            Self::Store(error) => store_error(error),
+            Self::DeadlineExceeded => {
+                Answer::new(Code::DeadlineExceeded, "DEADLINE", "the call's deadline has passed")
+            }
+            Self::NotImplemented(what) => {
+                let message = format!("{what} is not served by this version of profilestore");
+                Answer::new(Code::Unimplemented, "NOT_IMPLEMENTED", message)
+            }
         }
+    }
+}
+
+fn store_error(error: StoreError) -> Answer {
+    match error {
+        StoreError::Rejected { index, rejection } => rejected(rejection, Some(index)).with("index", index),
         StoreError::TooLarge { bytes, limit } => {
-            let message = format!("the write has {bytes} bytes; at most {limit} are allowed");
-            let metadata = [("bytes", bytes.to_string()), ("limit", limit.to_string())];
-            status(Code::InvalidArgument, message, reason::TOO_LARGE, &metadata)
+            let description = format!("take {bytes} bytes encoded; at most {limit} are allowed in one commit");
+            Answer::invalid(Violations::one("writes", description)).with("bytes", bytes).with("limit", limit)
         }
         StoreError::InvalidCursor => invalid_page_token(),
         StoreError::Overloaded => {
-            let message = "too many calls are waiting; try again a little later";
-            retry(Code::ResourceExhausted, message, reason::OVERLOADED, RETRY_OVERLOADED)
+            Answer::new(Code::ResourceExhausted, "OVERLOADED", "too many calls are waiting; repeat a little later")
+                .retry_after(RETRY_WHEN_OVERLOADED)
         }
-        StoreError::Closed => {
-            retry(Code::Unavailable, "the server is shutting down", reason::DRAINING, RETRY_UNAVAILABLE)
+        StoreError::Closed => Answer::new(Code::Unavailable, "DRAINING", "the server is shutting down")
+            .retry_after(RETRY_WHEN_UNAVAILABLE),
+        StoreError::Failed { cause } => {
+            // The store logged it when it happened; a line for each refused call would only flood the log.
+            tracing::debug!(cause, "a call failed because the store has failed");
+            let message =
+                "the store has failed and must be restarted; whether the write was made is unknown until then";
+            Answer::new(Code::Unavailable, "STORE_FAILED", message).retry_after(RETRY_WHEN_UNAVAILABLE)
         }
-        // Logged by the store when it failed, so that a thousand refused calls are not a thousand lines.
-        StoreError::Failed { .. } => {
-            let message = "the store has failed and must be restarted; the outcome of this call is unknown";
-            retry(Code::Unavailable, message, reason::STORE_FAILED, RETRY_UNAVAILABLE)
-        }
-        StoreError::Corrupt(corruption) => {
-            tracing::error!(%corruption, "stored data is damaged");
-            corrupt()
+        StoreError::Corrupt(Corruption(cause)) => {
+            tracing::error!(cause, "a call met damaged data");
+            Answer::new(Code::DataLoss, "CORRUPT_RECORD", "stored data is damaged")
         }
     }
 }
 
-/// Stored data does not pass its check.
-pub fn corrupt() -> Status {
-    status(Code::DataLoss, "stored data is damaged and is not shown", reason::CORRUPT_RECORD, &[])
-}
-
-/// Why the store refused a single write.
-pub fn rejection(rejection: Rejection) -> Status {
-    rejection_with(rejection, &[])
-}
-
-fn rejection_with(rejection: Rejection, metadata: &[(&str, String)]) -> Status {
-    let message = rejection.to_string();
+/// `index` is the write's place in its batch; a single write has none.
+fn rejected(rejection: Rejection, index: Option<usize>) -> Answer {
     match rejection {
-        Rejection::NotFound => status(Code::NotFound, message, reason::PROFILE_NOT_FOUND, metadata),
-        Rejection::AlreadyExists => status(Code::AlreadyExists, message, reason::PROFILE_EXISTS, metadata),
-        Rejection::EmailInUse => status(Code::AlreadyExists, message, reason::EMAIL_IN_USE, metadata),
-        Rejection::EtagMismatch { current } => {
-            let current = ("current_etag", current.as_str().to_owned());
-            let metadata: Vec<_> = metadata.iter().cloned().chain([current]).collect();
-            status(Code::Aborted, message, reason::ETAG_MISMATCH, &metadata)
+        Rejection::NotFound => Answer::new(Code::NotFound, "PROFILE_NOT_FOUND", "there is no such profile"),
+        Rejection::AlreadyExists => {
+            Answer::new(Code::AlreadyExists, "PROFILE_EXISTS", "there already is a profile with this id")
         }
-        Rejection::Invalid(violations) => invalid_fields(violations),
-        Rejection::DuplicateId => status(Code::InvalidArgument, message, reason::INVALID_FIELD, metadata),
+        Rejection::EmailInUse => Answer::new(Code::AlreadyExists, "EMAIL_IN_USE", "another profile has this e-mail"),
+        Rejection::EtagMismatch { current } => {
+            Answer::new(Code::Aborted, "ETAG_MISMATCH", "the profile has changed: it has another etag")
+                .with("current_etag", current.as_str())
+        }
+        Rejection::Invalid(violations) => Answer::invalid(violations),
+        Rejection::DuplicateId => {
+            let field = index.map_or_else(|| "writes".to_owned(), |index| format!("writes[{index}]"));
+            Answer::invalid(Violations::one(field, "is about a profile that an earlier write of the batch is about"))
+        }
     }
 }
 
-/// An update or delete asked for a version of a profile that does not exist at all.
-pub fn etag_of_absent() -> Status {
-    let message = "the profile does not exist, so it cannot have this etag";
-    status(Code::Aborted, message, reason::ETAG_MISMATCH, &[("current_etag", String::new())])
+fn invalid_page_token() -> Answer {
+    let description = "must be the next_page_token of a call with the same arguments";
+    let answer = Answer::invalid(Violations::one("page_token", description));
+    Answer { reason: "INVALID_PAGE_TOKEN", ..answer }
+}
+
+/// A status in the making.
+struct Answer {
+    code: Code,
+    reason: &'static str,
+    message: String,
+    metadata: HashMap<String, String>,
+    violations: Violations,
+    retry_after: Option<Duration>,
+}
+
+impl Answer {
+    fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            metadata: HashMap::new(),
+            violations: Violations::new(),
+            retry_after: None,
+        }
+    }
+
+    /// The message has the first violation, the details have all.
+    fn invalid(violations: Violations) -> Self {
+        let first = violations.iter().next();
+        let mut message = first.map_or_else(
+            || "the request is invalid".to_owned(),
+            |violation| format!("{} {}", violation.field, violation.description),
+        );
+        let others = violations.iter().count().saturating_sub(1);
+        if others > 0 {
+            message.push_str(&format!(" (and {others} more)"));
+        }
+        Self { violations, ..Self::new(Code::InvalidArgument, "INVALID_FIELD", message) }
+    }
+
+    fn with(mut self, key: &str, value: impl ToString) -> Self {
+        self.metadata.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    fn retry_after(self, delay: Duration) -> Self {
+        Self { retry_after: Some(delay), ..self }
+    }
+
+    fn into_status(mut self) -> Status {
+        let mut details = ErrorDetails::new();
+        let (mut room, mut omitted) = (MAX_VIOLATION_BYTES, 0);
+        for violation in self.violations.iter() {
+            let bytes = violation.field.len() + violation.description.len();
+            if bytes > room {
+                omitted += 1;
+                continue;
+            }
+            room -= bytes;
+            details.add_bad_request_violation(&violation.field, &violation.description);
+        }
+        if omitted > 0 {
+            self.metadata.insert("omitted_violations".to_owned(), omitted.to_string());
+        }
+        details.set_error_info(self.reason, ERROR_DOMAIN, self.metadata);
+        if self.retry_after.is_some() {
+            details.set_retry_info(self.retry_after);
+        }
+        Status::with_error_details(self.code, self.message, details)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Etag;
-    use crate::store::Corruption;
-
-    #[test]
-    fn each_failure_has_its_code_and_reason() {
-        let rejected = |rejection| StoreError::Rejected { index: 3, rejection };
-        let etag = Etag::from_caller("e".into());
-        let secret = || "secret".to_owned();
-        let table = [
-            (rejected(Rejection::NotFound), Code::NotFound, "PROFILE_NOT_FOUND"),
-            (rejected(Rejection::AlreadyExists), Code::AlreadyExists, "PROFILE_EXISTS"),
-            (rejected(Rejection::EmailInUse), Code::AlreadyExists, "EMAIL_IN_USE"),
-            (rejected(Rejection::EtagMismatch { current: etag }), Code::Aborted, "ETAG_MISMATCH"),
-            (rejected(Rejection::Invalid(Violations::one("f", "d"))), Code::InvalidArgument, "INVALID_FIELD"),
-            (rejected(Rejection::DuplicateId), Code::InvalidArgument, "INVALID_FIELD"),
-            (StoreError::TooLarge { bytes: 2, limit: 1 }, Code::InvalidArgument, "TOO_LARGE"),
-            (StoreError::InvalidCursor, Code::InvalidArgument, "INVALID_PAGE_TOKEN"),
-            (StoreError::Overloaded, Code::ResourceExhausted, "OVERLOADED"),
-            (StoreError::Closed, Code::Unavailable, "DRAINING"),
-            (StoreError::Failed { cause: secret() }, Code::Unavailable, "STORE_FAILED"),
-            (StoreError::Corrupt(Corruption(secret())), Code::DataLoss, "CORRUPT_RECORD"),
-        ];
-        for (error, code, reason) in table {
-            let status = store_error(error.clone());
-            let details = status.get_error_details();
-            let info = details.error_info().unwrap();
-            assert_eq!((status.code(), info.reason.as_str()), (code, reason), "{error:?}");
-            assert_eq!(info.domain, "profilestore");
-            let retryable = matches!(code, Code::ResourceExhausted | Code::Unavailable);
-            assert_eq!(details.retry_info().is_some(), retryable, "{error:?}");
-            assert!(!status.message().contains("secret"), "{error:?}");
-        }
-    }
-
-    #[test]
-    fn an_etag_mismatch_tells_the_current_etag() {
-        let current = Etag::from_caller("now".into());
-        let status = rejection(Rejection::EtagMismatch { current });
-        assert_eq!(status.get_error_details().error_info().unwrap().metadata["current_etag"], "now");
-    }
-}
+#[path = "error_tests.rs"]
+mod tests;

@@ -1,21 +1,23 @@
-//! gRPC: protobuf in and out, over any store.
+//! The gRPC services over any store: protobuf in and out, and nothing that a store should decide.
 //!
-//! A call is checked as a whole, turned into the model's values, given to the store, and its result is turned
-//! back. [`error`] is the one place where a failure becomes a status. Profiles leave as the bytes that are
-//! stored ([`codec`]); only a read mask makes the server decode one.
+//! [`profile_service`] answers callers ([`reads`], [`writes`], with [`request`] and [`page_token`] for what
+//! they share), [`admin_service`] operators. [`error`] is the one place where a failure becomes a status.
+//! [`deadline`] ends every call at its caller's deadline. [`services`] puts all of it together, with health
+//! and reflection beside it; how it is served is the server's business.
 
+pub mod admin_service;
 pub mod codec;
 pub mod deadline;
 pub mod error;
 mod page_token;
-mod profile_service;
+pub mod profile_service;
 mod reads;
 mod request;
 mod writes;
 
+/// Generated code: the server side of the services, in which a profile that leaves is already encoded.
+#[allow(missing_docs, clippy::all, rustdoc::all)]
 mod wire {
-    //! The generated server side, in which a profile that leaves is already encoded (see `build.rs`).
-    #![allow(missing_docs, clippy::all, rustdoc::all)]
     include!(concat!(env!("OUT_DIR"), "/wire/profilestore.v1.rs"));
 }
 
@@ -24,69 +26,74 @@ use std::sync::Arc;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
 use tower::Layer;
 
+use self::admin_service::AdminHandler;
 use self::deadline::{Deadline, DeadlineLayer};
-use self::profile_service::ProfileApi;
-use self::wire::admin_service_server::{AdminService, AdminServiceServer, SERVICE_NAME as ADMIN_SERVICE};
-use self::wire::profile_service_server::{ProfileServiceServer, SERVICE_NAME as PROFILE_SERVICE};
-use crate::model::{Canonicalization, limits};
+use self::profile_service::ProfileHandler;
+use self::wire::admin_service_server::{self, AdminServiceServer};
+use self::wire::profile_service_server::{self, ProfileServiceServer};
+use crate::model::Canonicalization;
+use crate::model::limits::MAX_REQUEST_BYTES;
 use crate::store::Store;
 
-/// All services and the switch of their health.
+/// The names under which health is reported: the server as a whole, and each service.
+const HEALTH_NAMES: [&str; 3] = ["", profile_service_server::SERVICE_NAME, admin_service_server::SERVICE_NAME];
+
+/// All services, ready to be served.
+#[derive(Clone)]
 pub struct Services {
     routes: Routes,
     health: HealthReporter,
 }
 
-/// The admin service, all of whose calls are still to come.
-struct AdminApi;
-
-impl AdminService for AdminApi {}
-
-/// The services over a store: profiles, admin, health, reflection.
+/// The services over a store whose index was built with `settings`.
 pub async fn services<S: Store>(
     store: Arc<S>,
     settings: Canonicalization,
 ) -> Result<Services, tonic_reflection::server::Error> {
-    let profiles = ProfileServiceServer::new(ProfileApi::new(store, settings))
+    let profiles = ProfileServiceServer::new(ProfileHandler::new(store, settings))
         .accept_compressed(CompressionEncoding::Gzip)
-        .max_decoding_message_size(limits::MAX_REQUEST_BYTES)
-        .max_encoding_message_size(usize::MAX);
-    let admin = AdminServiceServer::new(AdminApi)
+        .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let admin = AdminServiceServer::new(AdminHandler)
         .accept_compressed(CompressionEncoding::Gzip)
-        .max_decoding_message_size(limits::MAX_REQUEST_BYTES);
-    let (health, health_service) = tonic_health::server::health_reporter();
-    for service in ["", PROFILE_SERVICE, ADMIN_SERVICE] {
-        health.set_service_status(service, ServingStatus::Serving).await;
-    }
-    let reflection = || {
-        // The details of errors too, so that grpcurl can show them.
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(crate::pb::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-    };
+        .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let health = HealthReporter::new();
     let routes = Routes::new(profiles)
         .add_service(admin)
-        .add_service(health_service)
+        .add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())))
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .prepare();
-    Ok(Services { routes, health })
+    let services = Services { routes, health };
+    services.set_health(ServingStatus::Serving).await;
+    Ok(services)
 }
 
 impl Services {
-    /// The services behind what every call passes.
+    /// The services with their deadlines, as one service to serve.
     pub fn stack(&self) -> Deadline<Routes> {
         DeadlineLayer.layer(self.routes.clone())
     }
 
-    /// Tells whoever asks that this server is going away.
+    /// Reports to health checks that no more calls are wanted here.
     pub async fn set_not_serving(&self) {
-        for service in ["", PROFILE_SERVICE, ADMIN_SERVICE] {
-            self.health.set_service_status(service, ServingStatus::NotServing).await;
+        self.set_health(ServingStatus::NotServing).await;
+    }
+
+    async fn set_health(&self, status: ServingStatus) {
+        for name in HEALTH_NAMES {
+            self.health.set_service_status(name, status).await;
         }
     }
+}
+
+/// Reflection shows our services, health, and the `google.rpc` messages in the details of errors.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(crate::pb::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }

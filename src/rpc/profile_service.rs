@@ -1,95 +1,142 @@
-//! ProfileService: which call is answered where.
+//! `profilestore.v1.ProfileService` over any store.
+//!
+//! This file only binds names to calls; what they do is in [`reads`](super::reads) and
+//! [`writes`](super::writes).
 
 use std::sync::Arc;
 
-use tonic::{Request, Response, Status};
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
 
 use super::codec::EncodedProfile;
+use super::error::RpcError;
+use super::wire;
 use super::wire::profile_service_server::ProfileService;
-use super::wire::{
-    BatchGetProfilesResponse, ListProfilesResponse, LookupProfilesByEmailResponse, QueryProfilesByDomainResponse,
-};
-use super::{reads, writes};
 use crate::model::Canonicalization;
 use crate::pb;
 use crate::store::Store;
 
-/// The service over a store.
-pub struct ProfileApi<S> {
-    store: Arc<S>,
-    settings: Canonicalization,
+/// Answers the calls of `ProfileService` from a store.
+pub struct ProfileHandler<S> {
+    pub(super) store: Arc<S>,
+    /// How addresses become canonical; the store's index was built with the same.
+    pub(super) settings: Canonicalization,
 }
 
-impl<S> ProfileApi<S> {
-    /// The settings decide what the canonical form of an address is; they must be the store's.
+impl<S: Store> ProfileHandler<S> {
+    /// A handler over a store whose index was built with `settings`.
     pub fn new(store: Arc<S>, settings: Canonicalization) -> Self {
         Self { store, settings }
     }
 }
 
 #[tonic::async_trait]
-impl<S: Store> ProfileService for ProfileApi<S> {
+impl<S: Store> ProfileService for ProfileHandler<S> {
+    type ImportProfilesStream = BoxStream<pb::ImportProfilesResponse>;
+    type ExportProfilesStream = BoxStream<wire::ExportProfilesResponse>;
+    type WatchProfilesStream = BoxStream<wire::WatchProfilesResponse>;
+
     async fn get_profile(&self, request: Request<pb::GetProfileRequest>) -> Result<Response<EncodedProfile>, Status> {
-        reads::get(&*self.store, request.into_inner()).await.map(Response::new)
+        Ok(Response::new(self.get(request.into_inner()).await?))
     }
 
     async fn list_profiles(
         &self,
         request: Request<pb::ListProfilesRequest>,
-    ) -> Result<Response<ListProfilesResponse>, Status> {
-        reads::list(&*self.store, request.into_inner()).await.map(Response::new)
+    ) -> Result<Response<wire::ListProfilesResponse>, Status> {
+        let page = self.list(request.into_inner()).await?;
+        Ok(Response::new(wire::ListProfilesResponse {
+            profiles: page.profiles,
+            next_page_token: page.next_page_token,
+        }))
     }
 
     async fn batch_get_profiles(
         &self,
         request: Request<pb::BatchGetProfilesRequest>,
-    ) -> Result<Response<BatchGetProfilesResponse>, Status> {
-        reads::batch_get(&*self.store, request.into_inner()).await.map(Response::new)
+    ) -> Result<Response<wire::BatchGetProfilesResponse>, Status> {
+        Ok(Response::new(self.batch_get(request.into_inner()).await?))
     }
 
     async fn lookup_profiles_by_email(
         &self,
         request: Request<pb::LookupProfilesByEmailRequest>,
-    ) -> Result<Response<LookupProfilesByEmailResponse>, Status> {
-        reads::lookup(&*self.store, self.settings, request.into_inner()).await.map(Response::new)
+    ) -> Result<Response<wire::LookupProfilesByEmailResponse>, Status> {
+        let page = self.lookup_by_email(request.into_inner()).await?;
+        Ok(Response::new(wire::LookupProfilesByEmailResponse {
+            profiles: page.profiles,
+            next_page_token: page.next_page_token,
+        }))
     }
 
     async fn query_profiles_by_domain(
         &self,
         request: Request<pb::QueryProfilesByDomainRequest>,
-    ) -> Result<Response<QueryProfilesByDomainResponse>, Status> {
-        reads::query(&*self.store, request.into_inner()).await.map(Response::new)
+    ) -> Result<Response<wire::QueryProfilesByDomainResponse>, Status> {
+        let page = self.query_by_domain(request.into_inner()).await?;
+        Ok(Response::new(wire::QueryProfilesByDomainResponse {
+            profiles: page.profiles,
+            next_page_token: page.next_page_token,
+        }))
     }
 
     async fn count_profiles(
         &self,
         request: Request<pb::CountProfilesRequest>,
     ) -> Result<Response<pb::CountProfilesResponse>, Status> {
-        reads::count(&*self.store, request.into_inner()).await.map(Response::new)
+        Ok(Response::new(self.count(request.into_inner()).await?))
     }
 
     async fn list_domains(
         &self,
         request: Request<pb::ListDomainsRequest>,
     ) -> Result<Response<pb::ListDomainsResponse>, Status> {
-        reads::list_domains(&*self.store, request.into_inner()).await.map(Response::new)
+        Ok(Response::new(self.list_domains(request.into_inner()).await?))
     }
 
     async fn create_profile(
         &self,
         request: Request<pb::CreateProfileRequest>,
     ) -> Result<Response<EncodedProfile>, Status> {
-        writes::create(&*self.store, self.settings, request.into_inner()).await.map(Response::new)
+        Ok(Response::new(self.create(request.into_inner()).await?))
     }
 
     async fn update_profile(
         &self,
         request: Request<pb::UpdateProfileRequest>,
     ) -> Result<Response<EncodedProfile>, Status> {
-        writes::update(&*self.store, self.settings, request.into_inner()).await.map(Response::new)
+        Ok(Response::new(self.update(request.into_inner()).await?))
     }
 
     async fn delete_profile(&self, request: Request<pb::DeleteProfileRequest>) -> Result<Response<()>, Status> {
-        writes::delete(&*self.store, request.into_inner()).await.map(Response::new)
+        Ok(Response::new(self.delete(request.into_inner()).await?))
+    }
+
+    async fn batch_write_profiles(
+        &self,
+        _: Request<pb::BatchWriteProfilesRequest>,
+    ) -> Result<Response<wire::BatchWriteProfilesResponse>, Status> {
+        Err(RpcError::NotImplemented("BatchWriteProfiles").into())
+    }
+
+    async fn import_profiles(
+        &self,
+        _: Request<Streaming<pb::ImportProfilesRequest>>,
+    ) -> Result<Response<Self::ImportProfilesStream>, Status> {
+        Err(RpcError::NotImplemented("ImportProfiles").into())
+    }
+
+    async fn export_profiles(
+        &self,
+        _: Request<pb::ExportProfilesRequest>,
+    ) -> Result<Response<Self::ExportProfilesStream>, Status> {
+        Err(RpcError::NotImplemented("ExportProfiles").into())
+    }
+
+    async fn watch_profiles(
+        &self,
+        _: Request<pb::WatchProfilesRequest>,
+    ) -> Result<Response<Self::WatchProfilesStream>, Status> {
+        Err(RpcError::NotImplemented("WatchProfiles").into())
     }
 }

@@ -1,197 +1,223 @@
-//! The calls that read.
+//! The reading calls of `ProfileService`.
+//!
+//! Invariant: without a read mask no profile is decoded; what is stored is what is sent.
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
 use prost::Message;
-use tonic::Status;
+use prost_types::FieldMask;
 
 use super::codec::EncodedProfile;
-use super::error::{corrupt, invalid_fields, not_found, store_error};
-use super::page_token::{self, Fingerprint};
-use super::request::{fingerprint, page_bounds, page_size, read_mask};
-use super::wire::{
-    BatchGetProfilesResponse, ListProfilesResponse, LookupProfilesByEmailResponse, QueryProfilesByDomainResponse,
-};
-use crate::model::limits::MAX_BATCH_GET_IDS;
-use crate::model::{Canonicalization, Domain, Email, ProfileId, ReadMask, Record, Violations};
+use super::error::RpcError;
+use super::page_token::{CallFingerprint, PageToken};
+use super::profile_service::ProfileHandler;
+use super::request::{Paging, fingerprint};
+use super::wire;
+use crate::model::limits::{MAX_BATCH_GET_IDS, MAX_PAGE_BYTES};
+use crate::model::{Domain, Email, ProfileId, ReadMask, Record, Violations};
 use crate::pb;
-use crate::store::{DomainOrder, Scope, Store};
+use crate::store::{Corruption, DomainOrder, PageBounds, Scope, Store, StoreError};
 
-/// GetProfile.
-pub async fn get<S: Store>(store: &S, request: pb::GetProfileRequest) -> Result<EncodedProfile, Status> {
-    let mut violations = Violations::new();
-    let id = violations.check(ProfileId::parse(&request.id, "id"));
-    let mask = violations.check(read_mask(request.read_mask.as_ref()));
-    let (Some(id), Some(mask)) = (id, mask) else { return Err(invalid_fields(violations)) };
-    match store.get(&id).await.map_err(store_error)? {
-        Some(record) => masked(&record, &mask).map(EncodedProfile),
-        None => Err(not_found(&id)),
+/// A page of encoded profiles and the token of the next one.
+pub struct ProfilePage {
+    /// The profiles, encoded.
+    pub profiles: Vec<Bytes>,
+    /// Empty at the end.
+    pub next_page_token: String,
+}
+
+impl<S: Store> ProfileHandler<S> {
+    pub(super) async fn get(&self, request: pb::GetProfileRequest) -> Result<EncodedProfile, RpcError> {
+        let mut violations = Violations::new();
+        let id = violations.check(ProfileId::parse(&request.id, "id"));
+        let mask = violations.check(ReadMask::parse(request.read_mask.as_ref(), "read_mask"));
+        let (Some(id), Some(mask)) = (id, mask) else { return Err(violations.into()) };
+        match self.store.get(&id).await? {
+            Some(record) => render(&record, &mask).map(EncodedProfile),
+            None => Err(RpcError::NotFound { id }),
+        }
+    }
+
+    pub(super) async fn batch_get(
+        &self,
+        request: pb::BatchGetProfilesRequest,
+    ) -> Result<wire::BatchGetProfilesResponse, RpcError> {
+        let mut violations = Violations::new();
+        let ids = violations.check(distinct_ids(&request.ids));
+        let mask = violations.check(ReadMask::parse(request.read_mask.as_ref(), "read_mask"));
+        let (Some(ids), Some(mask)) = (ids, mask) else { return Err(violations.into()) };
+        let records = self.store.get_many(&ids).await?;
+        let mut response = wire::BatchGetProfilesResponse::default();
+        for (id, record) in ids.iter().zip(records) {
+            match record {
+                Some(record) => response.profiles.push(render(&record, &mask)?),
+                None => response.missing_ids.push(id.to_string()),
+            }
+        }
+        Ok(response)
+    }
+
+    pub(super) async fn list(&self, request: pb::ListProfilesRequest) -> Result<ProfilePage, RpcError> {
+        let paging = Paging { page_size: request.page_size, page_token: request.page_token };
+        self.page("ListProfiles", Ok(Scope::All), paging, request.read_mask).await
+    }
+
+    pub(super) async fn lookup_by_email(
+        &self,
+        request: pb::LookupProfilesByEmailRequest,
+    ) -> Result<ProfilePage, RpcError> {
+        let scope = Email::parse(&request.email, self.settings, "email").map(|email| Scope::email(&email));
+        let paging = Paging { page_size: request.page_size, page_token: request.page_token };
+        self.page("LookupProfilesByEmail", scope, paging, request.read_mask).await
+    }
+
+    pub(super) async fn query_by_domain(
+        &self,
+        request: pb::QueryProfilesByDomainRequest,
+    ) -> Result<ProfilePage, RpcError> {
+        let scope =
+            Domain::parse(&request.domain, "domain").map(|domain| Scope::domain(&domain, request.include_subdomains));
+        let paging = Paging { page_size: request.page_size, page_token: request.page_token };
+        self.page("QueryProfilesByDomain", scope, paging, request.read_mask).await
+    }
+
+    pub(super) async fn count(
+        &self,
+        request: pb::CountProfilesRequest,
+    ) -> Result<pb::CountProfilesResponse, RpcError> {
+        let scope = if request.domain.is_empty() {
+            Scope::All
+        } else {
+            Scope::domain(&Domain::parse(&request.domain, "domain")?, request.include_subdomains)
+        };
+        Ok(pb::CountProfilesResponse { count: to_int64(self.store.count(&scope).await?) })
+    }
+
+    pub(super) async fn list_domains(
+        &self,
+        request: pb::ListDomainsRequest,
+    ) -> Result<pb::ListDomainsResponse, RpcError> {
+        let mut violations = Violations::new();
+        let parent = match request.parent_domain.as_str() {
+            "" => None,
+            parent => violations.check(Domain::parse(parent, "parent_domain")),
+        };
+        let order = violations.check(domain_order(&request.order_by)).unwrap_or(DomainOrder::Index);
+        let mut paging = Paging { page_size: request.page_size, page_token: request.page_token };
+        if order == DomainOrder::LargestFirst && !paging.page_token.is_empty() {
+            violations.add("page_token", "must be empty with order_by, which gives one page only");
+            paging.page_token.clear();
+        }
+        let page = paging.parse(violations)?;
+        let call =
+            CallFingerprint::new("ListDomains").and(parent.as_ref().map_or(b"", |parent| parent.as_str().as_bytes()));
+        let max_domains = page.max_entries;
+        let after = page.cursor(call)?;
+        let page = self.store.list_domains(parent.as_ref(), order, after.as_ref(), max_domains).await?;
+        let summary = |(domain, profiles): (Domain, u64)| pb::DomainSummary {
+            domain: domain.to_string(),
+            profile_count: to_int64(profiles),
+        };
+        Ok(pb::ListDomainsResponse {
+            domains: page.domains.into_iter().map(|count| summary((count.domain, count.profiles))).collect(),
+            next_page_token: page.next.map(|next| PageToken::new(call, next).encode()).unwrap_or_default(),
+        })
+    }
+
+    /// A page of a scope for any of the calls that list profiles.
+    async fn page(
+        &self,
+        call: &str,
+        scope: Result<Scope, Violations>,
+        paging: Paging,
+        given_mask: Option<FieldMask>,
+    ) -> Result<ProfilePage, RpcError> {
+        let mut violations = Violations::new();
+        let scope = violations.check(scope);
+        let mask = violations.check(ReadMask::parse(given_mask.as_ref(), "read_mask"));
+        let page = paging.parse(violations)?;
+        // Without violations both are there.
+        let (Some(scope), Some(mask)) = (scope, mask) else { return Err(Violations::new().into()) };
+        let call = fingerprint(call, &scope, &mask, given_mask.as_ref());
+        let bounds = PageBounds { max_records: page.max_entries, max_bytes: MAX_PAGE_BYTES };
+        let after = page.cursor(call)?;
+        let page = self.store.list(&scope, after.as_ref(), bounds).await?;
+        Ok(ProfilePage {
+            profiles: page.records.iter().map(|record| render(record, &mask)).collect::<Result<_, _>>()?,
+            next_page_token: page.next.map(|next| PageToken::new(call, next).encode()).unwrap_or_default(),
+        })
     }
 }
 
-/// BatchGetProfiles.
-pub async fn batch_get<S: Store>(
-    store: &S,
-    request: pb::BatchGetProfilesRequest,
-) -> Result<BatchGetProfilesResponse, Status> {
-    let mut violations = Violations::new();
-    let mask = violations.check(read_mask(request.read_mask.as_ref()));
-    if request.ids.is_empty() || request.ids.len() > MAX_BATCH_GET_IDS {
-        violations.add("ids", format!("has {} ids; 1 to {MAX_BATCH_GET_IDS} are allowed", request.ids.len()));
-        return Err(invalid_fields(violations));
+/// The profile as it is sent: as it is stored, or decoded to select the fields of a mask.
+fn render(record: &Record, mask: &ReadMask) -> Result<Bytes, RpcError> {
+    if mask.is_all() {
+        return Ok(record.profile());
     }
-    let mut seen = HashSet::with_capacity(request.ids.len());
-    let mut ids = Vec::with_capacity(request.ids.len());
-    for (index, id) in request.ids.iter().enumerate() {
-        // A repeated id is answered once, at its first place.
-        if seen.insert(id.as_str()) {
+    let profile = record
+        .decode()
+        .map_err(|_| StoreError::Corrupt(Corruption("a record passes its checksum but is not a profile".into())))?;
+    Ok(mask.select(profile).encode_to_vec().into())
+}
+
+/// The ids without repeats, in the order of their first places.
+fn distinct_ids(given: &[String]) -> Result<Vec<ProfileId>, Violations> {
+    if given.is_empty() || given.len() > MAX_BATCH_GET_IDS {
+        let description = format!("has {} entries; 1 to {MAX_BATCH_GET_IDS} are allowed", given.len());
+        return Err(Violations::one("ids", description));
+    }
+    let mut violations = Violations::new();
+    let mut ids = Vec::with_capacity(given.len());
+    let mut seen = HashSet::with_capacity(given.len());
+    for (index, id) in given.iter().enumerate() {
+        if seen.insert(id) {
             ids.extend(violations.check(ProfileId::parse(id, &format!("ids[{index}]"))));
         }
     }
-    let Some(mask) = mask.filter(|_| violations.is_empty()) else { return Err(invalid_fields(violations)) };
-    let records = store.get_many(&ids).await.map_err(store_error)?;
-    let mut response = BatchGetProfilesResponse::default();
-    for (id, record) in ids.iter().zip(records) {
-        match record {
-            Some(record) => response.profiles.push(masked(&record, &mask)?),
-            None => response.missing_ids.push(id.to_string()),
-        }
-    }
-    Ok(response)
-}
-
-/// ListProfiles.
-pub async fn list<S: Store>(store: &S, request: pb::ListProfilesRequest) -> Result<ListProfilesResponse, Status> {
-    let fingerprint = fingerprint("ListProfiles", &[], request.read_mask.as_ref());
-    let paging = Paging { size: request.page_size, token: &request.page_token, fingerprint };
-    let mask = read_mask(request.read_mask.as_ref());
-    let (profiles, next_page_token) = page(store, Ok(Scope::All), paging, mask).await?;
-    Ok(ListProfilesResponse { profiles, next_page_token })
-}
-
-/// LookupProfilesByEmail.
-pub async fn lookup<S: Store>(
-    store: &S,
-    settings: Canonicalization,
-    request: pb::LookupProfilesByEmailRequest,
-) -> Result<LookupProfilesByEmailResponse, Status> {
-    let scope = Email::parse(&request.email, settings, "email").map(|email| Scope::email(&email));
-    let key = match &scope {
-        Ok(Scope::Email(key)) => key.as_bytes(),
-        _ => &[],
-    };
-    let fingerprint = fingerprint("LookupProfilesByEmail", &[key], request.read_mask.as_ref());
-    let paging = Paging { size: request.page_size, token: &request.page_token, fingerprint };
-    let mask = read_mask(request.read_mask.as_ref());
-    let (profiles, next_page_token) = page(store, scope, paging, mask).await?;
-    Ok(LookupProfilesByEmailResponse { profiles, next_page_token })
-}
-
-/// QueryProfilesByDomain.
-pub async fn query<S: Store>(
-    store: &S,
-    request: pb::QueryProfilesByDomainRequest,
-) -> Result<QueryProfilesByDomainResponse, Status> {
-    let domain = Domain::parse(&request.domain, "domain");
-    let name = domain.as_ref().map(Domain::as_str).unwrap_or_default();
-    let arguments = [name.as_bytes(), &[u8::from(request.include_subdomains)]];
-    let fingerprint = fingerprint("QueryProfilesByDomain", &arguments, request.read_mask.as_ref());
-    let paging = Paging { size: request.page_size, token: &request.page_token, fingerprint };
-    let mask = read_mask(request.read_mask.as_ref());
-    let scope = domain.map(|domain| Scope::domain(&domain, request.include_subdomains));
-    let (profiles, next_page_token) = page(store, scope, paging, mask).await?;
-    Ok(QueryProfilesByDomainResponse { profiles, next_page_token })
-}
-
-/// CountProfiles.
-pub async fn count<S: Store>(
-    store: &S,
-    request: pb::CountProfilesRequest,
-) -> Result<pb::CountProfilesResponse, Status> {
-    let scope = if request.domain.is_empty() {
-        Scope::All
-    } else {
-        let domain = Domain::parse(&request.domain, "domain").map_err(invalid_fields)?;
-        Scope::domain(&domain, request.include_subdomains)
-    };
-    let count = store.count(&scope).await.map_err(store_error)?;
-    Ok(pb::CountProfilesResponse { count: i64::try_from(count).unwrap_or(i64::MAX) })
-}
-
-/// ListDomains.
-pub async fn list_domains<S: Store>(
-    store: &S,
-    request: pb::ListDomainsRequest,
-) -> Result<pb::ListDomainsResponse, Status> {
-    let mut violations = Violations::new();
-    let size = violations.check(page_size(request.page_size));
-    let order = violations.check(domain_order(&request.order_by));
-    let parent = match request.parent_domain.as_str() {
-        "" => Some(None),
-        parent => violations.check(Domain::parse(parent, "parent_domain")).map(Some),
-    };
-    if order == Some(DomainOrder::LargestFirst) && !request.page_token.is_empty() {
-        violations.add("page_token", "must be empty with order_by: that order has one page");
-    }
-    let (Some(size), Some(order), Some(parent), true) = (size, order, parent, violations.is_empty()) else {
-        return Err(invalid_fields(violations));
-    };
-    let name = parent.as_ref().map(Domain::as_str).unwrap_or_default();
-    let fingerprint = Fingerprint::new("ListDomains", &[name.as_bytes()]);
-    let after = page_token::decode(&request.page_token, fingerprint)?;
-    let page = store.list_domains(parent.as_ref(), order, after.as_ref(), size).await.map_err(store_error)?;
-    let domains = page.domains.into_iter().map(|count| pb::DomainSummary {
-        domain: count.domain.to_string(),
-        profile_count: i64::try_from(count.profiles).unwrap_or(i64::MAX),
-    });
-    Ok(pb::ListDomainsResponse {
-        domains: domains.collect(),
-        next_page_token: page_token::encode(page.next.as_ref(), fingerprint),
-    })
+    violations.into_result().map(|()| ids)
 }
 
 fn domain_order(order_by: &str) -> Result<DomainOrder, Violations> {
     let words: Vec<_> = order_by.split_whitespace().collect();
-    match words.as_slice() {
+    match words[..] {
         [] => Ok(DomainOrder::Index),
         ["profile_count", "desc"] => Ok(DomainOrder::LargestFirst),
         _ => Err(Violations::one("order_by", "must be empty or `profile_count desc`")),
     }
 }
 
-/// Where a page begins and how long it may be, as the caller said it.
-struct Paging<'a> {
-    size: i32,
-    token: &'a str,
-    fingerprint: Fingerprint,
+fn to_int64(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Reads a page of a scope. Everything that is wrong with the request is reported at once.
-async fn page<S: Store>(
-    store: &S,
-    scope: Result<Scope, Violations>,
-    paging: Paging<'_>,
-    mask: Result<ReadMask, Violations>,
-) -> Result<(Vec<Bytes>, String), Status> {
-    let mut violations = Violations::new();
-    let scope = violations.check(scope);
-    let size = violations.check(page_size(paging.size));
-    let mask = violations.check(mask);
-    let (Some(scope), Some(size), Some(mask)) = (scope, size, mask) else {
-        return Err(invalid_fields(violations));
-    };
-    let after = page_token::decode(paging.token, paging.fingerprint)?;
-    let page = store.list(&scope, after.as_ref(), page_bounds(size)).await.map_err(store_error)?;
-    let profiles = page.records.iter().map(|record| masked(record, &mask)).collect::<Result<_, _>>()?;
-    Ok((profiles, page_token::encode(page.next.as_ref(), paging.fingerprint)))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The bytes to send: those that are stored, unless a mask asks for less.
-fn masked(record: &Record, mask: &ReadMask) -> Result<Bytes, Status> {
-    if mask.is_all() {
-        return Ok(record.profile());
+    #[test]
+    fn repeated_ids_keep_their_first_place() {
+        let given = ["b", "a", "b", "c", "a"].map(String::from);
+        let ids: Vec<_> = distinct_ids(&given).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(ids, ["b", "a", "c"]);
     }
-    let profile = record.decode().map_err(|_| corrupt())?;
-    Ok(mask.select(profile).encode_to_vec().into())
+
+    #[test]
+    fn bad_ids_are_named_by_their_places() {
+        let given = ["a", "", "b", " "].map(String::from);
+        let violations = distinct_ids(&given).unwrap_err();
+        let fields: Vec<_> = violations.iter().map(|violation| violation.field.as_str()).collect();
+        assert_eq!(fields, ["ids[1]", "ids[3]"]);
+    }
+
+    #[test]
+    fn domains_have_two_orders() {
+        assert_eq!(domain_order(""), Ok(DomainOrder::Index));
+        for spelling in ["profile_count desc", "  profile_count   desc "] {
+            assert_eq!(domain_order(spelling), Ok(DomainOrder::LargestFirst));
+        }
+        for bad in ["profile_count", "profile_count asc", "domain", "profile_count desc, domain", "desc"] {
+            assert!(domain_order(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -1,11 +1,15 @@
-//! The calls that write.
+//! The writing calls of `ProfileService`.
+//!
+//! Everything that can be checked without the stored profile is checked before the commit, so that a bad
+//! request never waits in the commit queue.
 
 use prost::Message;
-use tonic::Status;
 use uuid::Uuid;
 
 use super::codec::EncodedProfile;
-use super::error::{self, invalid_fields, not_built, store_error};
+use super::error::RpcError;
+use super::profile_service::ProfileHandler;
+use super::request::request_id;
 use crate::model::{
     Canonicalization, Draft, Etag, Outcome, Precondition, Profile, ProfileId, Rejection, UpdateFn, UpdateMask,
     Violations, Write,
@@ -13,141 +17,162 @@ use crate::model::{
 use crate::pb;
 use crate::store::{CommitMode, Store, StoreError};
 
-/// CreateProfile.
-pub async fn create<S: Store>(
-    store: &S,
-    settings: Canonicalization,
-    request: pb::CreateProfileRequest,
-) -> Result<EncodedProfile, Status> {
-    let mut violations = Violations::new();
-    let request_id = violations.check(check_request_id(&request.request_id));
-    let draft = match request.profile {
-        Some(mut profile) => {
+impl<S: Store> ProfileHandler<S> {
+    pub(super) async fn create(&self, request: pb::CreateProfileRequest) -> Result<EncodedProfile, RpcError> {
+        let mut violations = Violations::new();
+        let request_id = violations.check(request_id(&request.request_id)).flatten();
+        let draft = violations.check(required(request.profile).and_then(|mut profile| {
             if profile.id.is_empty() {
                 profile.id = Uuid::now_v7().to_string();
             }
-            violations.check(Draft::from_profile(profile, settings, "profile"))
+            Draft::from_profile(profile, self.settings, "profile")
+        }));
+        let Some(draft) = draft.filter(|_| violations.is_empty()) else { return Err(violations.into()) };
+        refuse_request_id(request_id)?;
+        stored(self.commit_one(Write::put(draft, Precondition::MustBeAbsent)).await?)
+    }
+
+    pub(super) async fn update(&self, request: pb::UpdateProfileRequest) -> Result<EncodedProfile, RpcError> {
+        let size_bytes = request.encoded_len();
+        let mut violations = Violations::new();
+        let request_id = violations.check(request_id(&request.request_id)).flatten();
+        let mask = violations.check(UpdateMask::parse(request.update_mask.as_ref(), "update_mask"));
+        let profile = violations.check(required(request.profile));
+        let checked = match (&mask, &profile) {
+            (Some(mask), Some(profile)) => violations.check(masked_draft(mask, profile, self.settings)),
+            (None, Some(profile)) => {
+                violations.check(ProfileId::parse(&profile.id, "profile.id"));
+                None
+            }
+            (_, None) => None,
+        };
+        let (Some(mask), Some(profile), Some(checked), true) = (mask, profile, checked, violations.is_empty()) else {
+            return Err(violations.into());
+        };
+        refuse_request_id(request_id)?;
+
+        let etag_given = !profile.etag.is_empty();
+        let precondition = precondition(&profile.etag, request.allow_missing);
+        let id = checked.id().clone();
+        let write = match mask {
+            // Nothing of the stored profile stays.
+            UpdateMask::All => Write::put(checked, precondition),
+            mask => {
+                let function = update_function(mask, profile, self.settings);
+                Write::update(id, function, precondition, size_bytes)
+            }
+        };
+        match self.commit_one(write).await {
+            // A caller who knows an etag takes the profile for present: making a new one would be wrong.
+            Err(RpcError::Rejected { id, rejection: Rejection::NotFound }) if etag_given && request.allow_missing => {
+                Err(RpcError::EtagOfAbsent { id })
+            }
+            outcome => stored(outcome?),
         }
-        None => violations.check(Err(Violations::one("profile", "must be given"))),
-    };
-    let (Some(request_id), Some(draft)) = (request_id, draft) else { return Err(invalid_fields(violations)) };
-    request_id.refuse()?;
-    match commit(store, Write::put(draft, Precondition::MustBeAbsent)).await? {
-        Ok(outcome) => stored(outcome),
-        Err(rejection) => Err(error::rejection(rejection)),
+    }
+
+    pub(super) async fn delete(&self, request: pb::DeleteProfileRequest) -> Result<(), RpcError> {
+        let mut violations = Violations::new();
+        let request_id = violations.check(request_id(&request.request_id)).flatten();
+        let id = violations.check(ProfileId::parse(&request.id, "id"));
+        let Some(id) = id.filter(|_| violations.is_empty()) else { return Err(violations.into()) };
+        refuse_request_id(request_id)?;
+        let precondition = precondition(&request.etag, request.allow_missing);
+        match self.commit_one(Write::delete(id, precondition)).await {
+            Err(RpcError::Rejected { rejection: Rejection::NotFound, .. }) if request.allow_missing => Ok(()),
+            outcome => outcome.map(drop),
+        }
+    }
+
+    async fn commit_one(&self, write: Write) -> Result<Outcome, RpcError> {
+        let id = write.id.clone();
+        let outcomes = self.store.commit(vec![write], CommitMode::Each).await?;
+        match outcomes.into_iter().next() {
+            Some(Ok(outcome)) => Ok(outcome),
+            Some(Err(rejection)) => Err(RpcError::Rejected { id, rejection }),
+            None => Err(contract_broken("a write has no outcome")),
+        }
     }
 }
 
-/// UpdateProfile.
-pub async fn update<S: Store>(
-    store: &S,
-    settings: Canonicalization,
-    request: pb::UpdateProfileRequest,
-) -> Result<EncodedProfile, Status> {
-    let size_bytes = request.encoded_len();
-    let mut violations = Violations::new();
-    let request_id = violations.check(check_request_id(&request.request_id));
-    let mask = violations.check(UpdateMask::parse(request.update_mask.as_ref(), "update_mask"));
-    let given = match request.profile {
-        Some(profile) => {
-            let id = violations.check(ProfileId::parse(&profile.id, "profile.id"));
-            check_given(&profile, settings, mask.as_ref(), id.is_some(), &mut violations);
-            id.map(|id| (id, profile))
-        }
-        None => violations.check(Err(Violations::one("profile", "must be given"))),
-    };
-    let (Some(request_id), Some(mask), Some((id, given)), true) = (request_id, mask, given, violations.is_empty())
-    else {
-        return Err(invalid_fields(violations));
-    };
-    request_id.refuse()?;
-    let has_etag = !given.etag.is_empty();
-    let precondition = match (has_etag, request.allow_missing) {
-        (true, _) => Precondition::MustMatch(Etag::from_caller(given.etag.clone())),
-        (false, true) => Precondition::None,
-        (false, false) => Precondition::MustExist,
-    };
-    let function: UpdateFn = Box::new(move |current| {
+fn required(profile: Option<Profile>) -> Result<Profile, Violations> {
+    profile.ok_or_else(|| Violations::one("profile", "must be given"))
+}
+
+/// Request ids are part of the contract and not remembered yet: to take one and to forget it would turn a
+/// repeat that the caller believes harmless into a second write.
+fn refuse_request_id(request_id: Option<Uuid>) -> Result<(), RpcError> {
+    match request_id {
+        None => Ok(()),
+        Some(_) => Err(RpcError::NotImplemented("request_id")),
+    }
+}
+
+fn precondition(etag: &str, allow_missing: bool) -> Precondition {
+    match (etag, allow_missing) {
+        ("", false) => Precondition::MustExist,
+        ("", true) => Precondition::None,
+        (etag, _) => Precondition::MustMatch(Etag::from_caller(etag.to_owned())),
+    }
+}
+
+/// The draft of what the mask takes from the request and nothing else. Whatever is wrong with it is wrong
+/// with every result of the update, since the stored profile can only add to it.
+fn masked_draft(mask: &UpdateMask, given: &Profile, settings: Canonicalization) -> Result<Draft, Violations> {
+    let blank = Profile { id: given.id.clone(), ..Profile::default() };
+    Draft::from_profile(mask.apply(&blank, given.clone()), settings, "profile")
+}
+
+fn update_function(mask: UpdateMask, given: Profile, settings: Canonicalization) -> UpdateFn {
+    Box::new(move |current| {
         let wanted = match current {
             Some(current) => mask.apply(current, given),
-            // Made from the given fields, whatever the mask.
             None => given,
         };
         Draft::from_profile(wanted, settings, "profile")
-    });
-    match commit(store, Write::update(id.clone(), function, precondition, size_bytes)).await? {
-        Ok(outcome) => stored(outcome),
-        Err(Rejection::NotFound) if has_etag && request.allow_missing => Err(error::etag_of_absent()),
-        Err(Rejection::NotFound) => Err(error::not_found(&id)),
-        Err(rejection) => Err(error::rejection(rejection)),
-    }
+    })
 }
 
-/// DeleteProfile.
-pub async fn delete<S: Store>(store: &S, request: pb::DeleteProfileRequest) -> Result<(), Status> {
-    let mut violations = Violations::new();
-    let request_id = violations.check(check_request_id(&request.request_id));
-    let id = violations.check(ProfileId::parse(&request.id, "id"));
-    let (Some(request_id), Some(id)) = (request_id, id) else { return Err(invalid_fields(violations)) };
-    request_id.refuse()?;
-    let precondition = match request.etag {
-        etag if etag.is_empty() => Precondition::MustExist,
-        etag => Precondition::MustMatch(Etag::from_caller(etag)),
-    };
-    match commit(store, Write::delete(id.clone(), precondition)).await? {
-        Ok(_) => Ok(()),
-        // The wish was that it be gone, and it is.
-        Err(Rejection::NotFound) if request.allow_missing => Ok(()),
-        Err(Rejection::NotFound) => Err(error::not_found(&id)),
-        Err(rejection) => Err(error::rejection(rejection)),
-    }
-}
-
-/// Commits one write.
-async fn commit<S: Store>(store: &S, write: Write) -> Result<Result<Outcome, Rejection>, Status> {
-    let mut outcomes = match store.commit(vec![write], CommitMode::All).await {
-        Ok(outcomes) => outcomes,
-        Err(StoreError::Rejected { rejection, .. }) => return Ok(Err(rejection)),
-        Err(error) => return Err(store_error(error)),
-    };
-    outcomes.pop().ok_or_else(|| Status::internal("the store gave no outcome"))
-}
-
-fn stored(outcome: Outcome) -> Result<EncodedProfile, Status> {
+fn stored(outcome: Outcome) -> Result<EncodedProfile, RpcError> {
     match outcome {
         Outcome::Stored(record) | Outcome::Unchanged(record) => Ok(EncodedProfile(record.profile())),
-        Outcome::Deleted(_) | Outcome::Absent => Err(Status::internal("the store deleted instead of writing")),
+        Outcome::Deleted(_) | Outcome::Absent => Err(contract_broken("a put was answered as a delete")),
     }
 }
 
-/// Finds what is wrong with the given fields themselves, before anything is queued. Only fields that the mask
-/// takes over count; what the result as a whole breaks is found when it is known.
-fn check_given(
-    given: &Profile,
-    settings: Canonicalization,
-    mask: Option<&UpdateMask>,
-    id_is_good: bool,
-    violations: &mut Violations,
-) {
-    let Some(mask) = mask else { return };
-    let empty = Profile { id: if id_is_good { given.id.clone() } else { "unknown".into() }, ..Profile::default() };
-    let wanted = mask.apply(&empty, given.clone());
-    violations.check(Draft::from_profile(wanted, settings, "profile"));
+/// A store that answers against its contract has failed: what became of the write is unknown.
+fn contract_broken(cause: &str) -> RpcError {
+    RpcError::Store(StoreError::Failed { cause: cause.to_owned() })
 }
 
-/// A request id that was given, which is not remembered yet.
-struct RequestId(bool);
+#[cfg(test)]
+mod tests {
+    use prost_types::FieldMask;
 
-impl RequestId {
-    fn refuse(&self) -> Result<(), Status> {
-        // Accepting it without remembering it would promise what is not kept.
-        if self.0 { Err(not_built("request_id")) } else { Ok(()) }
-    }
-}
+    use super::*;
 
-fn check_request_id(request_id: &str) -> Result<RequestId, Violations> {
-    if request_id.is_empty() || Uuid::try_parse(request_id).is_ok() {
-        return Ok(RequestId(!request_id.is_empty()));
+    fn mask(paths: &[&str]) -> UpdateMask {
+        let mask = FieldMask { paths: paths.iter().map(|path| path.to_string()).collect() };
+        UpdateMask::parse(Some(&mask), "update_mask").unwrap()
     }
-    Err(Violations::one("request_id", "must be empty or a UUID"))
+
+    #[test]
+    fn only_what_the_mask_takes_is_checked_before_the_commit() {
+        let given =
+            Profile { id: "a".into(), email: "nobody".into(), display_name: "A".into(), ..Profile::default() };
+        let check = |paths| masked_draft(&mask(paths), &given, Canonicalization::default());
+        assert!(check(&["display_name"]).is_ok());
+        assert!(check(&["display_name", "email"]).is_err());
+        assert!(check(&["*"]).is_err());
+        assert!(check(&[]).is_err());
+    }
+
+    #[test]
+    fn an_etag_is_a_precondition_whatever_may_be_missing() {
+        let matches = Precondition::MustMatch(Etag::from_caller("e".into()));
+        assert_eq!(precondition("e", true), matches);
+        assert_eq!(precondition("e", false), matches);
+        assert_eq!(precondition("", true), Precondition::None);
+        assert_eq!(precondition("", false), Precondition::MustExist);
+    }
 }
