@@ -12,8 +12,11 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod cache;
+pub mod cli;
 pub mod engine;
 pub mod model;
 pub mod pb;
 pub mod rpc;
+pub mod server;
 pub mod store;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::{ReindexArgs, log};
-use crate::engine::sled::{SledOptions, SledStore};
 use crate::engine::EngineRules;
+use crate::engine::sled::{SledOptions, SledStore};
 use crate::server::stack;
 use crate::store::{NoObserver, Store};
 

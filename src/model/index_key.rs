@@ -37,8 +37,10 @@ impl DomainKey {
 
     /// Reads a key that an engine stored. `None` when the bytes are not such a key.
     pub fn from_stored(bytes: &[u8]) -> Option<Self> {
-        let well_formed = bytes.last() == Some(&LABEL_END)
-            && bytes.iter().all(|&byte| byte == LABEL_END || byte > b' ' && byte.is_ascii());
+        let is_label = |label: &[u8]| !label.is_empty() && label.iter().all(|&byte| byte > b' ' && byte.is_ascii());
+        let well_formed = bytes
+            .strip_suffix(&[LABEL_END])
+            .is_some_and(|labels| labels.split(|&byte| byte == LABEL_END).all(is_label));
         well_formed.then(|| Self(bytes.into()))
     }
 
@@ -116,6 +118,8 @@ mod tests {
         }
         assert_eq!(DomainKey::from_stored(b""), None);
         assert_eq!(DomainKey::from_stored(b"com"), None);
+        assert_eq!(DomainKey::from_stored(b"\0"), None);
+        assert_eq!(DomainKey::from_stored(b"com\0\0"), None);
     }
 
     #[test]

@@ -127,7 +127,8 @@ fn store_error(error: StoreError) -> Answer {
         StoreError::Closed => Answer::new(Code::Unavailable, "DRAINING", "the server is shutting down")
             .retry_after(RETRY_WHEN_UNAVAILABLE),
         StoreError::Failed { cause } => {
-            tracing::error!(cause, "a call failed because the store has failed");
+            // The store logged it when it happened; a line for each refused call would only flood the log.
+            tracing::debug!(cause, "a call failed because the store has failed");
             let message =
                 "the store has failed and must be restarted; whether the write was made is unknown until then";
             Answer::new(Code::Unavailable, "STORE_FAILED", message).retry_after(RETRY_WHEN_UNAVAILABLE)

@@ -78,7 +78,8 @@ where
         });
     }
     drop(listener);
-    let drained = tokio::time::timeout(limits.drain_timeout, async { while connections.join_next().await.is_some() {} });
+    let drained =
+        tokio::time::timeout(limits.drain_timeout, async { while connections.join_next().await.is_some() {} });
     if drained.await.is_err() {
         tracing::warn!(connections = connections.len(), "cut connections that did not drain in time");
         connections.shutdown().await;

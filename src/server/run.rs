@@ -115,7 +115,8 @@ impl Server {
     /// Serves until `shutdown` completes or the store fails; then drains, closes the store and returns.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let mut state = self.store.watch_state();
-        let serving = tokio::spawn(listener::serve(self.grpc, self.services.stack(), self.limits, self.draining.clone()));
+        let serving =
+            tokio::spawn(listener::serve(self.grpc, self.services.stack(), self.limits, self.draining.clone()));
         let failed = tokio::select! {
             () = shutdown => None,
             changed = state.wait_for(|state| matches!(state, StoreState::Failed { .. })) => match changed.as_deref() {

@@ -24,8 +24,8 @@ const GIVEN_NAMES: [&str; 24] = [
     "Omar", "Priya", "Quinn", "Rosa", "Sven", "Tomás", "Uma", "Vera", "Wen", "Zoë",
 ];
 const FAMILY_NAMES: [&str; 16] = [
-    "Adeyemi", "Bauer", "Chen", "Dubois", "Eriksen", "Fischer", "García", "Haddad", "Ito", "Jansen", "Kowalski", "Lopez",
-    "Müller", "Nowak", "Okafor", "Patel",
+    "Adeyemi", "Bauer", "Chen", "Dubois", "Eriksen", "Fischer", "García", "Haddad", "Ito", "Jansen", "Kowalski",
+    "Lopez", "Müller", "Nowak", "Okafor", "Patel",
 ];
 const TIERS: [&str; 3] = ["free", "team", "enterprise"];
 const LANGUAGES: [&str; 6] = ["de", "en", "es", "fr", "ja", "pt"];
@@ -42,7 +42,8 @@ impl Sampler {
     pub fn new(count: u64) -> Self {
         let domains = (count / 50).clamp(20, 100_000) as f64;
         // Both arguments are positive constants or clamped, so the distribution exists.
-        let domains = Zipf::new(domains, ZIPF_EXPONENT).unwrap_or_else(|_| unreachable!("the parameters are positive"));
+        let domains =
+            Zipf::new(domains, ZIPF_EXPONENT).unwrap_or_else(|_| unreachable!("the parameters are positive"));
         Self { domains, random: SmallRng::seed_from_u64(SEED), next: 0 }
     }
 
@@ -76,6 +77,7 @@ impl Iterator for Sampler {
             ("last_seen_version", format!("{}.{}.0", random.random_range(1..9), random.random_range(0..30))),
             ("avatar", format!("https://img.example/{:032x}.png", random.random::<u128>())),
             ("session", format!("{:064x}", random.random::<u128>())),
+            ("device", format!("{:032x}", random.random::<u128>())),
             ("team", format!("team-{}", random.random_range(1..500))),
         ];
         Some(Profile {
@@ -96,7 +98,8 @@ pub async fn load<S: Store>(store: &Arc<S>, settings: Canonicalization, count: u
         while commits.len() < COMMITS_IN_FLIGHT && profiles.peek().is_some() {
             let drafts = profiles.by_ref().take(PROFILES_PER_COMMIT).map(|profile| {
                 // The generator makes valid profiles only; an invalid one would be a bug in it.
-                Draft::from_profile(profile, settings, "profile").map(|draft| Write::put(draft, Precondition::MustBeAbsent))
+                Draft::from_profile(profile, settings, "profile")
+                    .map(|draft| Write::put(draft, Precondition::MustBeAbsent))
             });
             let writes: Vec<_> = drafts.filter_map(Result::ok).collect();
             let store = store.clone();

@@ -228,10 +228,14 @@ impl Settings {
                 wrong.push(what.to_owned());
             }
         };
-        for (key, address) in [("server.listen", self.server.listen), ("server.admin_listen", self.server.admin_listen)] {
+        for (key, address) in
+            [("server.listen", self.server.listen), ("server.admin_listen", self.server.admin_listen)]
+        {
             require(
                 address.ip().is_loopback() || self.server.insecure,
-                &format!("{key} = {address} can be reached from other machines without encryption; use a loopback address, or allow it with server.insecure = true (--insecure)"),
+                &format!(
+                    "{key} = {address} can be reached from other machines without encryption; use a loopback address, or allow it with server.insecure = true (--insecure)"
+                ),
             );
         }
         require(self.server.drain_timeout <= Duration::from_secs(600), "server.drain_timeout must be at most 10m");
@@ -240,7 +244,10 @@ impl Settings {
         require(self.store.queued_bytes >= 2 * MIB as usize, "store.queued_bytes must be at least 2097152");
         require((1..=64).contains(&self.store.running_scans), "store.running_scans must be 1 to 64");
         require((1..=100_000).contains(&self.store.waiting_scans), "store.waiting_scans must be 1 to 100000");
-        require(!self.cache.ttl.is_zero(), "cache.ttl must be longer than 0s; to turn the cache off set cache.max_bytes = 0");
+        require(
+            !self.cache.ttl.is_zero(),
+            "cache.ttl must be longer than 0s; to turn the cache off set cache.max_bytes = 0",
+        );
         require(!self.cache.negative_ttl.is_zero(), "cache.negative_ttl must be longer than 0s");
         require((1..=1_000_000).contains(&self.limits.connections), "limits.connections must be 1 to 1000000");
         require(
@@ -290,9 +297,10 @@ mod tests {
 
     #[test]
     fn all_values_out_of_bounds_are_reported_at_once() {
-        let error = load_toml("[server]\nlisten = \"0.0.0.0:1\"\n[store]\nrunning_scans = 0\n[log]\nfilter = \"a=b=c\"")
-            .unwrap_err()
-            .to_string();
+        let error =
+            load_toml("[server]\nlisten = \"0.0.0.0:1\"\n[store]\nrunning_scans = 0\n[log]\nfilter = \"a=b=c\"")
+                .unwrap_err()
+                .to_string();
         for key in ["server.listen", "store.running_scans", "log.filter"] {
             assert!(error.contains(key), "{error}");
         }

@@ -1,0 +1,158 @@
+//! The store around a store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::figures::CacheFigures;
+use super::hot_cache::{Begun, HotCache};
+use super::shard::Loaded;
+use crate::model::{Domain, Outcome, ProfileId, Record, Rejection, Write};
+use crate::store::{
+    CommitMode, Cursor, DomainOrder, DomainPage, Page, PageBounds, Scope, Store, StoreError, StoreState, StoreStatus,
+    VerifyReport,
+};
+
+/// How long a caller waits for another's load before it loads by itself. A load that takes so long is not
+/// getting on, perhaps because nobody polls its future.
+pub const JOIN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A store that answers reads of single profiles from a cache where it can.
+///
+/// It relies on the store inside having been given the same cache as its observer: else it would be stale.
+pub struct CachedStore<S> {
+    inner: S,
+    cache: Arc<HotCache>,
+}
+
+impl<S: Store> CachedStore<S> {
+    /// Puts a cache before a store. The cache must be the store's observer.
+    pub fn new(inner: S, cache: Arc<HotCache>) -> Self {
+        Self { inner, cache }
+    }
+
+    /// The store inside.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// The cache, for those who ask it without going through the store.
+    pub fn cache(&self) -> &Arc<HotCache> {
+        &self.cache
+    }
+
+    /// What the cache holds and has done.
+    pub fn figures(&self) -> CacheFigures {
+        self.cache.figures()
+    }
+}
+
+impl<S: Store> Store for CachedStore<S> {
+    async fn get(&self, id: &ProfileId) -> Result<Option<Record>, StoreError> {
+        loop {
+            match self.cache.begin(id) {
+                Begun::Known(record) => return Ok(record),
+                Begun::Bypass => return self.inner.get(id).await,
+                Begun::Lead(leader) => {
+                    let loaded = self.inner.get(id).await;
+                    return leader.finish(loaded);
+                }
+                Begun::Join(result) => match joined(result).await {
+                    Joined::Loaded(loaded) => return loaded,
+                    Joined::Abandoned => {}
+                    Joined::Stalled => return self.inner.get(id).await,
+                },
+            }
+        }
+    }
+
+    async fn get_many(&self, ids: &[ProfileId]) -> Result<Vec<Option<Record>>, StoreError> {
+        let mut records = Vec::with_capacity(ids.len());
+        let mut missing = Vec::new();
+        for (index, id) in ids.iter().enumerate() {
+            records.push(match self.cache.begin_one_of_many(id) {
+                Ok(known) => known,
+                Err(token) => {
+                    missing.push((index, token));
+                    None
+                }
+            });
+        }
+        // Without ids the store inside is asked all the same: only it knows whether it is closed.
+        if missing.is_empty() && !ids.is_empty() {
+            return Ok(records);
+        }
+        let missing_ids: Vec<_> = missing.iter().map(|(index, _)| ids[*index].clone()).collect();
+        let loaded = self.inner.get_many(&missing_ids).await?;
+        for ((index, token), record) in missing.into_iter().zip(loaded) {
+            if let Some(token) = token {
+                self.cache.fill(&ids[index], record.as_ref(), token);
+            }
+            records[index] = record;
+        }
+        Ok(records)
+    }
+
+    async fn commit(
+        &self,
+        writes: Vec<Write>,
+        mode: CommitMode,
+    ) -> Result<Vec<Result<Outcome, Rejection>>, StoreError> {
+        self.inner.commit(writes, mode).await
+    }
+
+    async fn list(&self, scope: &Scope, after: Option<&Cursor>, bounds: PageBounds) -> Result<Page, StoreError> {
+        self.inner.list(scope, after, bounds).await
+    }
+
+    async fn list_domains(
+        &self,
+        parent: Option<&Domain>,
+        order: DomainOrder,
+        after: Option<&Cursor>,
+        max_domains: usize,
+    ) -> Result<DomainPage, StoreError> {
+        self.inner.list_domains(parent, order, after, max_domains).await
+    }
+
+    async fn count(&self, scope: &Scope) -> Result<u64, StoreError> {
+        self.inner.count(scope).await
+    }
+
+    fn status(&self) -> StoreStatus {
+        self.inner.status()
+    }
+
+    fn watch_state(&self) -> watch::Receiver<StoreState> {
+        self.inner.watch_state()
+    }
+
+    async fn verify(&self) -> Result<VerifyReport, StoreError> {
+        self.inner.verify().await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        // First, so that a close whose future is dropped halfway leaves no record to be met here.
+        self.cache.close();
+        self.inner.close().await
+    }
+}
+
+/// What came of waiting for another caller's load.
+enum Joined {
+    /// Its result.
+    Loaded(Loaded),
+    /// It went away without one.
+    Abandoned,
+    /// It takes too long.
+    Stalled,
+}
+
+async fn joined(mut result: watch::Receiver<Option<Loaded>>) -> Joined {
+    match tokio::time::timeout(JOIN_PATIENCE, result.wait_for(Option::is_some)).await {
+        Err(_) => Joined::Stalled,
+        Ok(Err(_)) => Joined::Abandoned,
+        Ok(Ok(loaded)) => loaded.clone().map_or(Joined::Abandoned, Joined::Loaded),
+    }
+}

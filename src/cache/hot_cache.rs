@@ -1,0 +1,173 @@
+//! The cache as all its users share it: shards behind locks.
+
+use std::fmt;
+use std::hash::BuildHasher;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::figures::{CacheFigures, Tallies};
+use super::options::CacheOptions;
+use super::shard::{FillToken, Loaded, Shard, Start};
+use crate::model::{Change, ProfileId, Record};
+use crate::store::CommitObserver;
+
+/// Records and absences by id, in shards.
+///
+/// An engine that is given it as its observer keeps it coherent; see the module's documentation for the rules.
+pub struct HotCache {
+    /// Each lock guards one part of the ids; none is held while another is taken.
+    shards: Box<[Mutex<Shard>]>,
+    hasher: lru::DefaultHasher,
+    capacity_bytes: usize,
+}
+
+/// What the cache knows of an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// This is its record.
+    Hit(Record),
+    /// There is no such profile.
+    Absent,
+    /// Nothing; the store must be asked.
+    Miss,
+}
+
+/// A read that goes past the cache or waits for another; see [`Start`].
+pub(super) enum Begun<'a> {
+    Known(Option<Record>),
+    Join(watch::Receiver<Option<Loaded>>),
+    Lead(Leader<'a>),
+    Bypass,
+}
+
+impl HotCache {
+    /// An empty cache, with as many shards as suit its bounds.
+    pub fn new(options: CacheOptions) -> Self {
+        let shards = options.shard_count();
+        Self::with_shards(options, shards)
+    }
+
+    /// An empty cache with a number of shards, rounded up to a power of two.
+    pub fn with_shards(options: CacheOptions, shards: usize) -> Self {
+        let shards = shards.max(1).next_power_of_two();
+        let share = options.share(shards);
+        Self {
+            shards: (0..shards).map(|_| Mutex::new(Shard::new(&share))).collect(),
+            hasher: lru::DefaultHasher::default(),
+            capacity_bytes: options.max_bytes,
+        }
+    }
+
+    /// What is known of an id, at once. Counts hits but no miss: who misses goes on to the store, where it is
+    /// counted.
+    pub fn lookup(&self, id: &str) -> Lookup {
+        self.shard(id).lock().lookup(id, Instant::now())
+    }
+
+    /// What the cache holds and has done.
+    pub fn figures(&self) -> CacheFigures {
+        let now = Instant::now();
+        let mut tallies = Tallies::default();
+        let mut held = CacheFigures { capacity_bytes: self.capacity_bytes as u64, ..CacheFigures::default() };
+        for shard in &self.shards {
+            let shard = shard.lock();
+            tallies.add(shard.tallies());
+            let (entries, negative_entries, bytes) = shard.sizes();
+            held.entries += entries as u64;
+            held.negative_entries += negative_entries as u64;
+            held.bytes += bytes as u64;
+            let age = shard.next_victim_age(now).unwrap_or_default();
+            held.oldest_next_victim_age = held.oldest_next_victim_age.max(age);
+        }
+        CacheFigures {
+            entries: held.entries,
+            negative_entries: held.negative_entries,
+            bytes: held.bytes,
+            capacity_bytes: held.capacity_bytes,
+            oldest_next_victim_age: held.oldest_next_victim_age,
+            ..tallies.figures()
+        }
+    }
+
+    /// Empties the cache for good.
+    pub(super) fn close(&self) {
+        self.shards.iter().for_each(|shard| shard.lock().close());
+    }
+
+    /// Begins a read of one id.
+    pub(super) fn begin<'a>(&'a self, id: &'a ProfileId) -> Begun<'a> {
+        match self.shard(id.as_str()).lock().start(id, Instant::now()) {
+            Start::Known(record) => Begun::Known(record),
+            Start::Join(result) => Begun::Join(result),
+            Start::Lead(token, result) => Begun::Lead(Leader { cache: self, id, token, result }),
+            Start::Bypass => Begun::Bypass,
+        }
+    }
+
+    /// Begins a read of one id among many: what is known, or else the right to fill, if there is one.
+    pub(super) fn begin_one_of_many(&self, id: &ProfileId) -> Result<Option<Record>, Option<FillToken>> {
+        self.shard(id.as_str()).lock().start_one_of_many(id, Instant::now())
+    }
+
+    /// Installs what a load gave, if it may be.
+    pub(super) fn fill(&self, id: &ProfileId, loaded: Option<&Record>, token: FillToken) {
+        self.shard(id.as_str()).lock().fill(id, loaded, token, Instant::now());
+    }
+
+    fn shard(&self, id: &str) -> &Mutex<Shard> {
+        // The middle of the hash: the shard's own tables use both ends of hashes of the same kind, and ids
+        // that agreed there would crowd together.
+        let middle = (self.hasher.hash_one(id) >> 24) as usize;
+        &self.shards[middle & (self.shards.len() - 1)]
+    }
+}
+
+impl CommitObserver for HotCache {
+    fn before_apply(&self, changes: &[Change]) {
+        let now = Instant::now();
+        for change in changes {
+            self.shard(change.id.as_str()).lock().displace(&change.id, now);
+        }
+    }
+
+    fn after_apply(&self, changes: &[Change]) {
+        let now = Instant::now();
+        for change in changes {
+            self.shard(change.id.as_str()).lock().settle(change, now);
+        }
+    }
+}
+
+impl fmt::Debug for HotCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HotCache").field("shards", &self.shards.len()).finish_non_exhaustive()
+    }
+}
+
+/// The caller who loads for all who joined. Dropped before it is finished it lets the others try again.
+pub(super) struct Leader<'a> {
+    cache: &'a HotCache,
+    id: &'a ProfileId,
+    token: FillToken,
+    result: watch::Sender<Option<Loaded>>,
+}
+
+impl Leader<'_> {
+    /// Hands over what the load gave.
+    pub fn finish(self, loaded: Loaded) -> Loaded {
+        if let Ok(record) = &loaded {
+            self.cache.fill(self.id, record.as_ref(), self.token);
+        }
+        // Without a receiver nobody joined.
+        let _ = self.result.send(Some(loaded.clone()));
+        loaded
+    }
+}
+
+impl Drop for Leader<'_> {
+    fn drop(&mut self) {
+        self.cache.shard(self.id.as_str()).lock().end_flight(self.id, self.token);
+    }
+}

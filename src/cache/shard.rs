@@ -1,0 +1,246 @@
+//! One shard: its records, its absences, and the rules that keep them coherent.
+//!
+//! Pure state. [`HotCache`](super::HotCache) holds it under a lock and tells it the time; the rules are numbered
+//! as in the module's documentation.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::figures::Tallies;
+use super::hot_cache::Lookup;
+use super::lru_region::{Found, LruRegion, PushedOut};
+use super::options::CacheOptions;
+use crate::model::{Change, ProfileId, Record, Revision};
+use crate::store::StoreError;
+
+/// What a load gave.
+pub type Loaded = Result<Option<Record>, StoreError>;
+
+/// The right to fill the cache with what a load that begins now will give (rule 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FillToken {
+    generation: u64,
+}
+
+/// How a read goes on.
+pub enum Start {
+    /// The cache answers.
+    Known(Option<Record>),
+    /// Another caller is loading; its result will be here. The sender gone without one means: try again.
+    Join(watch::Receiver<Option<Loaded>>),
+    /// The caller loads, for all who join.
+    Lead(FillToken, watch::Sender<Option<Loaded>>),
+    /// The caller loads for itself alone.
+    Bypass,
+}
+
+/// A part of the cache.
+pub struct Shard {
+    /// False in a cache of no size, and after closing: then the shard stays empty (rule 6).
+    open: bool,
+    /// Moves with every change that is announced or applied.
+    generation: u64,
+    /// The changes that were announced and not yet applied.
+    pending: u64,
+    records: LruRegion<Record>,
+    /// Profiles that do not exist, each with the revision that removed it, or 0 when a load did not find it.
+    absences: LruRegion<Revision>,
+    /// The ids that were here when a change took them out and that come back when it is applied (rule 3).
+    displaced: HashMap<ProfileId, Displaced>,
+    /// The loads under way. A load is told from an earlier one of the same id by its token.
+    flights: HashMap<ProfileId, Flight>,
+    ttl: Duration,
+    negative_ttl: Duration,
+    tallies: Tallies,
+}
+
+struct Displaced {
+    /// The changes of this id under way.
+    pending: u64,
+    /// The newest of its changes that have been applied meanwhile.
+    newest: Option<(Revision, Option<Record>)>,
+}
+
+struct Flight {
+    token: FillToken,
+    result: watch::Receiver<Option<Loaded>>,
+}
+
+impl Shard {
+    /// An empty shard with its share of the bounds.
+    pub fn new(share: &CacheOptions) -> Self {
+        Self {
+            open: share.caches(),
+            generation: 0,
+            pending: 0,
+            records: LruRegion::new(share.max_bytes, share.max_entries),
+            absences: LruRegion::new(usize::MAX, share.negative_entries),
+            displaced: HashMap::new(),
+            flights: HashMap::new(),
+            ttl: share.ttl,
+            negative_ttl: share.negative_ttl,
+            tallies: Tallies::default(),
+        }
+    }
+
+    /// What is known of an id.
+    pub fn lookup(&mut self, id: &str, now: Instant) -> Lookup {
+        match self.records.get(id, now) {
+            Found::Live(record, age) => {
+                self.tallies.hits += 1;
+                self.tallies.hit_age += age;
+                return Lookup::Hit(record.clone());
+            }
+            Found::Expired => self.tallies.expirations += 1,
+            Found::Nothing => {}
+        }
+        if let Found::Live(..) = self.absences.get(id, now) {
+            self.tallies.negative_hits += 1;
+            return Lookup::Absent;
+        }
+        Lookup::Miss
+    }
+
+    /// Begins a read of one id.
+    pub fn start(&mut self, id: &ProfileId, now: Instant) -> Start {
+        match self.lookup(id.as_str(), now) {
+            Lookup::Hit(record) => return Start::Known(Some(record)),
+            Lookup::Absent => return Start::Known(None),
+            Lookup::Miss => self.tallies.misses += 1,
+        }
+        let Some(token) = self.token() else { return Start::Bypass };
+        if let Some(flight) = self.flights.get(id).filter(|flight| flight.token == token) {
+            self.tallies.joins += 1;
+            return Start::Join(flight.result.clone());
+        }
+        let (sender, result) = watch::channel(None);
+        self.flights.insert(id.clone(), Flight { token, result });
+        Start::Lead(token, sender)
+    }
+
+    /// Begins a read of one id among many: what is known, or else the right to fill, if there is one.
+    pub fn start_one_of_many(&mut self, id: &ProfileId, now: Instant) -> Result<Option<Record>, Option<FillToken>> {
+        match self.lookup(id.as_str(), now) {
+            Lookup::Hit(record) => Ok(Some(record)),
+            Lookup::Absent => Ok(None),
+            Lookup::Miss => {
+                self.tallies.misses += 1;
+                Err(self.token())
+            }
+        }
+    }
+
+    fn token(&self) -> Option<FillToken> {
+        (self.open && self.pending == 0).then_some(FillToken { generation: self.generation })
+    }
+
+    /// Installs what a load gave, unless the shard has changed since the load began.
+    pub fn fill(&mut self, id: &ProfileId, loaded: Option<&Record>, token: FillToken, now: Instant) {
+        if self.token() != Some(token) {
+            self.tallies.refused_fills += 1;
+            return;
+        }
+        let revision = loaded.map(Record::revision).unwrap_or_default();
+        self.install(id, revision, loaded.cloned(), now);
+    }
+
+    /// Forgets a load under way, if it is still the one of this token.
+    pub fn end_flight(&mut self, id: &ProfileId, token: FillToken) {
+        if self.flights.get(id).is_some_and(|flight| flight.token == token) {
+            self.flights.remove(id);
+        }
+    }
+
+    /// A change is about to become visible: takes its id out (rules 1 and 2).
+    pub fn displace(&mut self, id: &ProfileId, now: Instant) {
+        self.pending += 1;
+        self.generation += 1;
+        let was_record = self.records.remove(id.as_str(), now);
+        let was_absence = self.absences.remove(id.as_str(), now);
+        if let Some(displaced) = self.displaced.get_mut(id) {
+            displaced.pending += 1;
+        } else if was_record || was_absence {
+            self.displaced.insert(id.clone(), Displaced { pending: 1, newest: None });
+        }
+    }
+
+    /// A change has become visible: brings its id back if it was here (rule 3).
+    pub fn settle(&mut self, change: &Change, now: Instant) {
+        debug_assert!(self.pending > 0, "a change is announced before it is applied");
+        self.pending = self.pending.saturating_sub(1);
+        self.generation += 1;
+        let Some(displaced) = self.displaced.get_mut(&change.id) else { return };
+        displaced.pending -= 1;
+        if is_current(change.revision, displaced.newest.as_ref().map(|(revision, _)| *revision)) {
+            displaced.newest = Some((change.revision, change.record.clone()));
+        }
+        if displaced.pending > 0 {
+            // Another change of this id may be visible already, and it may be the newer one.
+            return;
+        }
+        if let Some((revision, record)) = self.displaced.remove(&change.id).and_then(|displaced| displaced.newest) {
+            self.install(&change.id, revision, record, now);
+        }
+    }
+
+    /// Puts a record or an absence in, unless something newer is there (rule 4).
+    fn install(&mut self, id: &ProfileId, revision: Revision, record: Option<Record>, now: Instant) {
+        let resident = self.records.peek(id.as_str()).map(Record::revision);
+        let resident = resident.or_else(|| self.absences.peek(id.as_str()).copied());
+        if !self.open || !is_current(revision, resident) {
+            return;
+        }
+        match record {
+            Some(record) => {
+                self.absences.remove(id.as_str(), now);
+                let bytes = record.stored_bytes().len();
+                let PushedOut { evicted, evicted_age, expired } =
+                    self.records.insert(id, record, bytes, now, jittered(self.ttl));
+                self.tallies.evictions += evicted;
+                self.tallies.evicted_age += evicted_age;
+                self.tallies.expirations += expired;
+            }
+            None => {
+                self.records.remove(id.as_str(), now);
+                self.absences.insert(id, revision, 0, now, jittered(self.negative_ttl));
+            }
+        }
+    }
+
+    /// Empties the shard for good (rule 6).
+    pub fn close(&mut self) {
+        self.open = false;
+        self.generation += 1;
+        self.records.clear();
+        self.absences.clear();
+        self.displaced.clear();
+    }
+
+    /// The counts so far.
+    pub fn tallies(&self) -> &Tallies {
+        &self.tallies
+    }
+
+    /// The number of records, the number of absences, and what the records take, in bytes.
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        (self.records.len(), self.absences.len(), self.records.bytes())
+    }
+
+    /// The age of the record that is next to make room.
+    pub fn next_victim_age(&self, now: Instant) -> Option<Duration> {
+        self.records.next_victim_age(now)
+    }
+}
+
+/// Whether a revision is not older than another, if there is another.
+fn is_current(revision: Revision, other: Option<Revision>) -> bool {
+    other.is_none_or(|other| revision >= other)
+}
+
+/// Up to a tenth less, by chance.
+fn jittered(ttl: Duration) -> Duration {
+    ttl - (ttl / 10).mul_f64(rand::random::<f64>())
+}

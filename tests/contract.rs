@@ -1,0 +1,123 @@
+//! The contract of [`Store`](profilestore::store::Store): a named case for each promise of its documentation,
+//! for every stack.
+//!
+//! What only an engine of its own can bring about is tested beside that engine: survival of a crash, damaged
+//! bytes, a failed write, a full queue.
+
+mod common;
+
+#[path = "contract/commits.rs"]
+mod commits;
+#[path = "contract/conditions.rs"]
+mod conditions;
+#[path = "contract/counters.rs"]
+mod counters;
+#[path = "contract/life.rs"]
+mod life;
+#[path = "contract/order.rs"]
+mod order;
+#[path = "contract/pages.rs"]
+mod pages;
+#[path = "contract/reads.rs"]
+mod reads;
+
+/// The suite for one stack: a module of tests that call the cases with the stack's type.
+macro_rules! contract {
+    ($module:ident, $stack:ty) => {
+        mod $module {
+            use crate::common::stacks;
+
+            contract! { @cases $stack;
+                reads {
+                    an_absent_profile_is_none,
+                    each_id_has_its_answer_in_the_order_of_the_ids,
+                    a_read_after_a_commit_shows_it_by_every_method,
+                    what_a_commit_returns_is_what_reads_show,
+                    whoever_has_seen_a_version_never_sees_an_older_one,
+                    a_dropped_read_leaves_nothing_behind,
+                }
+                commits {
+                    writes_are_decided_in_order_each_against_those_before_it,
+                    an_atomic_commit_is_all_or_nothing,
+                    an_atomic_commit_names_the_first_refused_write,
+                    an_atomic_commit_refuses_two_writes_of_one_profile,
+                    an_import_decides_each_write_by_itself,
+                    a_commit_of_nothing_is_made,
+                    a_put_that_changes_nothing_keeps_its_etag,
+                    an_update_that_changes_nothing_keeps_its_etag,
+                    every_change_brings_a_new_etag_and_a_larger_revision,
+                    revisions_grow_over_a_delete,
+                    the_create_time_stays_until_the_profile_is_deleted,
+                    update_time_never_goes_back_whatever_the_clock_does,
+                    a_commit_whose_future_is_dropped_is_made_as_a_whole_or_not_at_all,
+                }
+                conditions {
+                    must_be_absent_creates_only,
+                    must_exist_changes_only,
+                    must_match_takes_the_current_etag_only,
+                    an_etag_of_a_former_life_of_a_profile_does_not_match,
+                    deleting_what_is_absent_is_no_change,
+                    an_update_sees_the_current_profile_or_its_absence,
+                    an_update_that_refuses_changes_nothing,
+                    unique_email_refuses_the_second_profile_of_an_address,
+                    unique_email_holds_within_one_commit,
+                    unique_email_lets_a_profile_keep_its_own_address,
+                    unique_email_lets_an_address_move_in_one_atomic_commit,
+                    without_unique_email_profiles_share_an_address,
+                }
+                order {
+                    all_profiles_come_in_the_order_of_their_ids,
+                    labels_are_compared_whole,
+                    order_is_label_by_label,
+                    a_domain_excludes_its_subdomains,
+                    within_a_domain_order_is_local_part_then_id,
+                    an_email_finds_exactly_its_profiles_in_the_order_of_ids,
+                    a_profile_without_an_email_is_found_by_id_only,
+                    a_changed_email_moves_the_profile,
+                    domains_come_label_by_label,
+                    the_largest_domains_come_first_and_ties_in_index_order,
+                    a_page_of_domains_goes_on_after_its_cursor,
+                }
+                pages {
+                    a_page_is_bounded_by_bytes_and_count,
+                    a_page_holds_at_least_one_record,
+                    without_a_cursor_the_scope_is_exhausted,
+                    a_profile_that_stays_in_its_place_is_met_exactly_once,
+                    a_record_on_a_page_is_current_and_in_the_scope,
+                    a_cursor_survives_deletes,
+                    a_cursor_survives_a_restart,
+                    a_cursor_of_another_scope_is_refused,
+                    a_cursor_that_nobody_made_is_refused,
+                }
+                counters {
+                    counters_follow_every_change,
+                    counters_of_a_refused_commit_stay,
+                    an_email_is_counted,
+                    the_status_knows_the_number_of_profiles,
+                    a_sound_store_has_no_problems,
+                }
+                life {
+                    a_commit_survives_a_restart,
+                    etags_and_times_go_on_after_a_restart,
+                    after_closing_every_method_says_so,
+                    a_second_close_does_nothing,
+                    the_state_is_watched_until_closing,
+                    close_makes_the_commits_that_were_accepted,
+                }
+            }
+        }
+    };
+    (@cases $stack:ty; $($file:ident { $($case:ident,)+ })+) => {
+        $($(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                crate::$file::$case::<$stack>().await;
+            }
+        )+)+
+    };
+}
+
+contract!(memory, stacks::Memory);
+contract!(cached_memory, stacks::CachedMemory);
+contract!(sled, stacks::Sled);
+contract!(cached_sled, stacks::CachedSled);
