@@ -5,4 +5,5 @@
 
 pub mod gated;
 pub mod profiles;
+pub mod server;
 pub mod stacks;

@@ -1,30 +1,38 @@
-//! A server for tests: the services over any store, on a loopback port of their own.
+//! A server for tests: the services over any store, served by the real serving loop on a loopback port.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::service::TowerToHyperService;
 use profilestore::engine::EngineRules;
 use profilestore::engine::memory::MemoryStore;
 use profilestore::model::Canonicalization;
 use profilestore::pb::profile_service_client::ProfileServiceClient;
 use profilestore::rpc::Services;
+use profilestore::server::listener::{self, ListenerLimits};
 use profilestore::store::{NoObserver, Store};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 use tonic::transport::Channel;
+
+const LIMITS: ListenerLimits = ListenerLimits {
+    connections: 16,
+    streams_per_connection: 256,
+    header_bytes: 16 * 1024,
+    drain_timeout: Duration::from_secs(5),
+};
 
 /// A running server; it ends when it is dropped.
 pub struct TestServer {
     pub services: Services,
     address: SocketAddr,
     channel: Channel,
-    _serving: JoinSet<()>,
+    _shutdown: DropGuard,
 }
 
 /// What came back for a request that was sent by hand.
@@ -53,20 +61,10 @@ impl TestServer {
         let services = profilestore::rpc::services(Arc::new(store), Canonicalization::default()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let stack = services.stack();
-        let mut serving = JoinSet::new();
-        serving.spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let service = TowerToHyperService::new(stack.clone());
-                let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                    .serve_connection(TokioIo::new(stream), service);
-                connections.spawn(connection);
-            }
-        });
+        let shutdown = CancellationToken::new();
+        tokio::spawn(listener::serve(listener, services.stack(), LIMITS, shutdown.clone()));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
-        Self { services, address, channel, _serving: serving }
+        Self { services, address, channel, _shutdown: shutdown.drop_guard() }
     }
 
     /// A channel to the server.

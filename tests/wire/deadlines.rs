@@ -4,7 +4,7 @@ use profilestore::pb::*;
 use prost::Message;
 use tonic::Code;
 
-use crate::server::{TestServer, frame};
+use crate::common::server::{TestServer, frame};
 use crate::stores::{Fault, FaultyStore};
 use crate::*;
 

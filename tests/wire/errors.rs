@@ -6,7 +6,7 @@ use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::server::{TestServer, frame};
+use crate::common::server::{TestServer, frame};
 use crate::stores::{Fault, FaultyStore};
 use crate::*;
 

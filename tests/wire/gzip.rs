@@ -4,7 +4,7 @@ use profilestore::pb::*;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
 
-use crate::server::TestServer;
+use crate::common::server::TestServer;
 use crate::*;
 
 #[tokio::test]

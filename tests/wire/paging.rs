@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use profilestore::pb::*;
 use tonic::Code;
 
-use crate::server::TestServer;
+use crate::common::server::TestServer;
 use crate::*;
 
 async fn many(client: &mut Client, count: usize) {

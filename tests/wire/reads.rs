@@ -3,7 +3,7 @@
 use profilestore::pb::*;
 use tonic::Code;
 
-use crate::server::TestServer;
+use crate::common::server::TestServer;
 use crate::*;
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::server::TestServer;
+use crate::common::server::TestServer;
 
 const OUR_SERVICES: [&str; 2] = ["profilestore.v1.AdminService", "profilestore.v1.ProfileService"];
 const SYMBOLS: [&str; 6] = [

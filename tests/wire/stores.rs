@@ -8,7 +8,7 @@ use profilestore::model::{Domain, Outcome, ProfileId, Record, Rejection, Revisio
 use profilestore::store::*;
 use tokio::sync::watch;
 
-use crate::server::memory_store;
+use crate::common::server::memory_store;
 
 /// What is wrong with a store.
 pub enum Fault {

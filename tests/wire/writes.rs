@@ -8,7 +8,7 @@ use profilestore::pb::*;
 use profilestore::store::NoObserver;
 use tonic::{Code, Status};
 
-use crate::server::TestServer;
+use crate::common::server::TestServer;
 use crate::*;
 
 const UUID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";

@@ -1,15 +1,22 @@
 //! What callers meet on the wire: the services over a loopback connection, one file per behaviour.
 
-#[path = "../common/server.rs"]
-mod server;
+mod common;
 
+#[path = "wire/deadlines.rs"]
 mod deadlines;
+#[path = "wire/errors.rs"]
 mod errors;
+#[path = "wire/gzip.rs"]
 mod gzip;
+#[path = "wire/paging.rs"]
 mod paging;
+#[path = "wire/reads.rs"]
 mod reads;
+#[path = "wire/reflection_and_health.rs"]
 mod reflection_and_health;
+#[path = "wire/stores.rs"]
 mod stores;
+#[path = "wire/writes.rs"]
 mod writes;
 
 use profilestore::pb::Profile;
