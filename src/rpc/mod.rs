@@ -1,6 +1,6 @@
 //! The gRPC services over any store: protobuf in and out, and nothing that a store should decide.
 //!
-//! [`profile_service`] answers callers ([`reads`], [`writes`], with [`request`] and [`page_token`] for what
+//! [`profile_service`] answers callers (`reads`, `writes`, with `request` and `page_token` for what
 //! they share), [`admin_service`] operators. [`error`] is the one place where a failure becomes a status.
 //! [`deadline`] ends every call at its caller's deadline. [`services`] puts all of it together, with health
 //! and reflection beside it; how it is served is the server's business.

@@ -1,7 +1,6 @@
 //! `profilestore.v1.ProfileService` over any store.
 //!
-//! This file only binds names to calls; what they do is in [`reads`](super::reads) and
-//! [`writes`](super::writes).
+//! This file only binds names to calls; what they do is in `reads` and `writes`.
 
 use std::sync::Arc;
 
