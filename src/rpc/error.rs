@@ -14,8 +14,8 @@
 //! | deadline | `DEADLINE_EXCEEDED` | `DEADLINE` |
 //! | not served yet | `UNIMPLEMENTED` | `NOT_IMPLEMENTED` |
 //!
-//! Invariants: every status has an `ErrorInfo` with the domain [`ERROR_DOMAIN`]. Internal causes are logged
-//! here, once, and never reach the caller. No e-mail, name or attribute reaches a message or its metadata;
+//! Invariants: every status has an `ErrorInfo` with the domain [`ERROR_DOMAIN`]. Internal causes never reach
+//! the caller: damaged data is logged here, a failed store by itself when it fails. No e-mail, name or attribute reaches a message or its metadata;
 //! an id does only when the caller sent it.
 
 use std::collections::HashMap;

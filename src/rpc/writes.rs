@@ -142,6 +142,7 @@ fn stored(outcome: Outcome) -> Result<EncodedProfile, RpcError> {
 
 /// A store that answers against its contract has failed: what became of the write is unknown.
 fn contract_broken(cause: &str) -> RpcError {
+    tracing::error!(cause, "a store broke its contract");
     RpcError::Store(StoreError::Failed { cause: cause.to_owned() })
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 pub mod gated;
 pub mod profiles;
+pub mod server;
 pub mod stacks;
 
 /// Waits for what must come soon, so that a test that fails does not hang instead.

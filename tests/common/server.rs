@@ -1,0 +1,110 @@
+//! A server for tests: the services over any store, served by the real serving loop on a loopback port.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use profilestore::engine::EngineRules;
+use profilestore::engine::memory::MemoryStore;
+use profilestore::model::Canonicalization;
+use profilestore::pb::profile_service_client::ProfileServiceClient;
+use profilestore::rpc::Services;
+use profilestore::server::listener::{self, ListenerLimits};
+use profilestore::store::{NoObserver, Store};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::Status;
+use tonic::transport::Channel;
+
+const LIMITS: ListenerLimits = ListenerLimits {
+    connections: 16,
+    streams_per_connection: 256,
+    header_bytes: 16 * 1024,
+    drain_timeout: Duration::from_secs(5),
+};
+
+/// A running server; it ends when it is dropped.
+pub struct TestServer {
+    pub services: Services,
+    address: SocketAddr,
+    channel: Channel,
+    _shutdown: DropGuard,
+}
+
+/// What came back for a request that was sent by hand.
+#[derive(Debug)]
+pub struct RawAnswer {
+    pub status: Status,
+    /// The messages of the body, with their five-byte prefixes.
+    pub body: Bytes,
+    /// Whether the whole answer was one block of headers.
+    pub trailers_only: bool,
+}
+
+/// A store in memory that allows several profiles with one e-mail.
+pub fn memory_store() -> MemoryStore {
+    MemoryStore::new(EngineRules::default(), Arc::new(NoObserver))
+}
+
+impl TestServer {
+    /// A server over an empty store in memory.
+    pub async fn start() -> Self {
+        Self::over(memory_store()).await
+    }
+
+    /// A server over a store.
+    pub async fn over<S: Store>(store: S) -> Self {
+        let services = profilestore::rpc::services(Arc::new(store), Canonicalization::default()).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        tokio::spawn(listener::serve(listener, services.stack(), LIMITS, shutdown.clone()));
+        let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+        Self { services, address, channel, _shutdown: shutdown.drop_guard() }
+    }
+
+    /// A channel to the server.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// A client of `ProfileService`.
+    pub fn profiles(&self) -> ProfileServiceClient<Channel> {
+        ProfileServiceClient::new(self.channel()).max_decoding_message_size(usize::MAX)
+    }
+
+    /// Sends a body as it is to a path, beside tonic's client with its own deadlines and checks.
+    pub async fn raw(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> RawAnswer {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = http::Request::post(format!("http://{}{path}", self.address))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body: Full<Bytes> = Full::new(body.into());
+        let body = body.map_err(|never: Infallible| match never {});
+        let (parts, body) = sender.send_request(request.body(body).unwrap()).await.unwrap().into_parts();
+        assert_eq!(parts.status, http::StatusCode::OK);
+        let collected = body.collect().await.unwrap();
+        let in_headers = Status::from_header_map(&parts.headers);
+        let trailers_only = in_headers.is_some();
+        let status = in_headers.or_else(|| Status::from_header_map(collected.trailers()?)).expect("a grpc-status");
+        RawAnswer { status, body: collected.to_bytes(), trailers_only }
+    }
+}
+
+/// A message as it stands in a request's body: a flag, its length, its bytes.
+pub fn frame(message: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0];
+    frame.extend_from_slice(&(message.len() as u32).to_be_bytes());
+    frame.extend_from_slice(message);
+    frame
+}

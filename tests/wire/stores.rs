@@ -1,0 +1,103 @@
+//! Stores that misbehave, each in one way.
+
+use std::future::pending;
+
+use bytes::Bytes;
+use profilestore::engine::memory::MemoryStore;
+use profilestore::model::{Domain, Outcome, ProfileId, Record, Rejection, Revision, Write};
+use profilestore::store::*;
+use tokio::sync::watch;
+
+use crate::common::server::memory_store;
+
+/// What is wrong with a store.
+pub enum Fault {
+    /// It never answers.
+    Hangs,
+    /// It fails every call.
+    Fails(StoreError),
+    /// Its records pass their checks and are not profiles.
+    HoldsGarbage,
+}
+
+/// A store in memory with a fault.
+pub struct FaultyStore {
+    inner: MemoryStore,
+    fault: Fault,
+}
+
+impl FaultyStore {
+    pub fn new(fault: Fault) -> Self {
+        Self { inner: memory_store(), fault }
+    }
+
+    async fn strike(&self) -> Result<(), StoreError> {
+        match &self.fault {
+            Fault::Hangs => pending().await,
+            Fault::Fails(error) => Err(error.clone()),
+            Fault::HoldsGarbage => Ok(()),
+        }
+    }
+}
+
+fn garbage() -> Record {
+    Record::from_stored(Bytes::from_static(b"\xff\xff"), 0, Revision(1)).unwrap()
+}
+
+impl Store for FaultyStore {
+    async fn get(&self, _: &ProfileId) -> Result<Option<Record>, StoreError> {
+        self.strike().await?;
+        Ok(Some(garbage()))
+    }
+
+    async fn get_many(&self, ids: &[ProfileId]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.strike().await?;
+        Ok(vec![Some(garbage()); ids.len()])
+    }
+
+    async fn commit(
+        &self,
+        writes: Vec<Write>,
+        mode: CommitMode,
+    ) -> Result<Vec<Result<Outcome, Rejection>>, StoreError> {
+        self.strike().await?;
+        self.inner.commit(writes, mode).await
+    }
+
+    async fn list(&self, _: &Scope, _: Option<&Cursor>, _: PageBounds) -> Result<Page, StoreError> {
+        self.strike().await?;
+        Ok(Page { records: vec![garbage()], next: None })
+    }
+
+    async fn list_domains(
+        &self,
+        parent: Option<&Domain>,
+        order: DomainOrder,
+        after: Option<&Cursor>,
+        max_domains: usize,
+    ) -> Result<DomainPage, StoreError> {
+        self.strike().await?;
+        self.inner.list_domains(parent, order, after, max_domains).await
+    }
+
+    async fn count(&self, scope: &Scope) -> Result<u64, StoreError> {
+        self.strike().await?;
+        self.inner.count(scope).await
+    }
+
+    fn status(&self) -> StoreStatus {
+        self.inner.status()
+    }
+
+    fn watch_state(&self) -> watch::Receiver<StoreState> {
+        self.inner.watch_state()
+    }
+
+    async fn verify(&self) -> Result<VerifyReport, StoreError> {
+        self.inner.verify().await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.inner.close().await
+    }
+}
