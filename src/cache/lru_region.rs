@@ -183,7 +183,9 @@ mod tests {
     fn the_number_of_entries_is_bounded_too() {
         let mut region = LruRegion::new(usize::MAX, 2);
         let now = Instant::now();
-        (0..9).for_each(|number| drop(insert(&mut region, number, 0, now)));
+        for number in 0..9 {
+            insert(&mut region, number, 0, now);
+        }
         assert_eq!((held(&region), region.len()), (vec![7, 8], 2));
     }
 

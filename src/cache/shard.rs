@@ -244,3 +244,57 @@ fn is_current(revision: Revision, other: Option<Revision>) -> bool {
 fn jittered(ttl: Duration) -> Duration {
     ttl - (ttl / 10).mul_f64(rand::random::<f64>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Canonicalization, CommitTime, Draft, Etag, Incarnation, Profile};
+
+    fn id() -> ProfileId {
+        ProfileId::parse("a", "id").unwrap()
+    }
+
+    fn record(revision: u64) -> Record {
+        let profile = Profile { id: "a".into(), ..Profile::default() };
+        let draft = Draft::from_profile(profile, Canonicalization::default(), "profile").unwrap();
+        let (time, revision) = (CommitTime::default(), Revision(revision));
+        Record::from_draft(&draft, &Etag::new(Incarnation(0), revision), time.to_timestamp(), time, revision)
+    }
+
+    fn change(revision: u64, record: Option<Record>) -> Change {
+        Change { revision: Revision(revision), id: id(), record, existed: true, previous_index_key: None }
+    }
+
+    #[test]
+    fn an_engine_whose_loads_disagree_does_not_bring_an_older_record_back() {
+        let mut shard = Shard::new(&CacheOptions::default());
+        let now = Instant::now();
+        let token = shard.token().unwrap();
+        shard.fill(&id(), Some(&record(5)), token, now);
+        shard.fill(&id(), Some(&record(4)), token, now);
+        assert_eq!(shard.lookup("a", now), Lookup::Hit(record(5)));
+        shard.fill(&id(), None, token, now);
+        assert_eq!(shard.lookup("a", now), Lookup::Hit(record(5)));
+        shard.displace(&id(), now);
+        shard.settle(&change(6, None), now);
+        let token = shard.token().unwrap();
+        shard.fill(&id(), Some(&record(5)), token, now);
+        assert_eq!(shard.lookup("a", now), Lookup::Absent, "an absence keeps the revision of its delete");
+        shard.fill(&id(), Some(&record(7)), token, now);
+        assert_eq!(shard.lookup("a", now), Lookup::Hit(record(7)));
+        assert_eq!(shard.sizes().1, 0, "a record takes the place of the absence");
+    }
+
+    #[test]
+    fn a_commit_that_never_settles_keeps_its_shard_empty() {
+        let mut shard = Shard::new(&CacheOptions::default());
+        let now = Instant::now();
+        shard.fill(&id(), Some(&record(1)), shard.token().unwrap(), now);
+        shard.displace(&id(), now);
+        assert_eq!(shard.token(), None);
+        assert!(matches!(shard.start(&id(), now), Start::Bypass));
+        shard.displace(&id(), now);
+        shard.settle(&change(3, Some(record(3))), now);
+        assert_eq!((shard.token(), shard.lookup("a", now)), (None, Lookup::Miss));
+    }
+}

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::common::gated::{GatedStore, Point, gated_and_cached};
 use crate::common::profiles::*;
+use crate::common::soon;
 
 type Cached = Arc<CachedStore<GatedStore>>;
 
@@ -43,7 +44,7 @@ async fn a_slow_read_meets(before: Option<&str>, write: Write, after: Option<&st
     read.reached().await;
     commit(&*store, vec![write]).await;
     read.release();
-    assert_eq!(slow.await.unwrap().as_deref(), before, "the slow read began before the commit returned");
+    assert_eq!(soon(slow).await.unwrap().as_deref(), before, "the slow read began before the commit returned");
     assert_eq!(store.cache().lookup("a"), Lookup::Miss, "what a slow read saw must not be installed");
     assert_eq!(name(&*store, "a").await.as_deref(), after);
     assert_eq!(name_by_get_many(&store, "a").await.as_deref(), after);
@@ -77,7 +78,7 @@ async fn a_slow_read_of_many_does_not_bring_an_old_record_back() {
     read.reached().await;
     commit(&*store, vec![put("a", "", "new"), put("missing", "", "new")]).await;
     read.release();
-    assert_eq!(slow.await.unwrap().iter().flatten().count(), 2);
+    assert_eq!(soon(slow).await.unwrap().iter().flatten().count(), 2);
     for (key, now) in [("a", "new"), ("missing", "new"), ("b", "old")] {
         assert_eq!(name(&*store, key).await.as_deref(), Some(now), "{key}");
     }
@@ -94,7 +95,7 @@ async fn a_remembered_absence_ends_with_the_create() {
     assert_eq!(on_page(&store, "a").await.as_deref(), Some("new"));
     assert_eq!(name(&*store, "a").await.as_deref(), Some("new"), "a page has shown it");
     applied.release();
-    create.await.unwrap();
+    soon(create).await.unwrap();
     assert_eq!(name(&*store, "a").await.as_deref(), Some("new"));
 }
 
@@ -115,7 +116,7 @@ async fn who_saw_a_new_record_on_a_page_does_not_get_the_old_one() {
     assert_eq!(name(&*store, "a").await.as_deref(), Some("new"), "a page has shown it");
     assert_eq!(name_by_get_many(&store, "a").await.as_deref(), Some("new"), "a page has shown it");
     applied.release();
-    writer.await.unwrap();
+    soon(writer).await.unwrap();
     assert_eq!(name(&*store, "a").await.as_deref(), Some("new"));
 }
 
@@ -133,9 +134,9 @@ async fn nothing_read_while_a_commit_is_under_way_is_installed() {
     let slow = spawn_read(&store, "a");
     read.reached().await;
     announced.release();
-    writer.await.unwrap();
+    soon(writer).await.unwrap();
     read.release();
-    assert_eq!(slow.await.unwrap().as_deref(), Some("old"));
+    assert_eq!(soon(slow).await.unwrap().as_deref(), Some("old"));
     assert_eq!(name(&*store, "a").await.as_deref(), Some("new"));
 }
 
@@ -156,7 +157,7 @@ async fn groups_that_settle_out_of_order_leave_the_newest_record() {
         for group in finishing {
             let (applied, writer) = groups[group].take().unwrap();
             applied.release();
-            writer.await.unwrap();
+            soon(writer).await.unwrap();
             assert_eq!(on_page(&store, "a").await.as_deref(), Some("3"));
             assert_eq!(name(&*store, "a").await.as_deref(), Some("3"), "after group {group} of {finishing:?}");
         }
@@ -181,7 +182,7 @@ async fn a_delete_that_settles_late_does_not_hide_a_newer_record_nor_the_other_w
         }
         for (applied, writer) in groups.into_iter().rev() {
             applied.release();
-            writer.await.unwrap();
+            soon(writer).await.unwrap();
             assert_eq!(name(&*store, "a").await.as_deref(), newest);
         }
         assert_ne!(store.cache().lookup("a"), Lookup::Miss, "it was in the cache and comes back");
@@ -200,10 +201,10 @@ async fn a_group_that_settles_does_not_install_while_a_newer_one_is_visible_alre
     let second = spawn_commit(&store, vec![put("a", "", "2")]);
     second_applied.reached().await;
     first_applied.release();
-    first.await.unwrap();
+    soon(first).await.unwrap();
     assert_eq!(on_page(&store, "a").await.as_deref(), Some("2"));
     assert_eq!(name(&*store, "a").await.as_deref(), Some("2"), "the first group must not install over the second");
     second_applied.release();
-    second.await.unwrap();
+    soon(second).await.unwrap();
     assert_eq!(name(&*store, "a").await.as_deref(), Some("2"));
 }

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::common::gated::{GatedStore, Point, gated_and_cached};
 use crate::common::profiles::*;
+use crate::common::soon;
 
 type Cached = Arc<CachedStore<GatedStore>>;
 type Read = JoinHandle<Result<Option<String>, StoreError>>;
@@ -24,15 +25,18 @@ fn spawn_reads(store: &Cached, count: usize) -> Vec<Read> {
 
 /// Gives way until so many callers have joined a load.
 async fn joined(store: &Cached, joins: u64) {
-    while store.figures().joins < joins {
-        tokio::task::yield_now().await;
-    }
+    let all_have = async {
+        while store.figures().joins < joins {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(all_have).await;
 }
 
 async fn results(reads: Vec<Read>) -> Vec<Result<Option<String>, StoreError>> {
     let mut results = Vec::new();
     for read in reads {
-        results.push(read.await.unwrap());
+        results.push(soon(read).await.unwrap());
     }
     results
 }
@@ -132,7 +136,7 @@ async fn a_read_that_begins_while_a_commit_is_applied_joins_no_load() {
     assert_eq!(results(spawn_reads(&store, 2)).await, vec![Ok(Some("new".into())); 2]);
     read.release();
     applied.release();
-    writer.await.unwrap();
+    soon(writer).await.unwrap();
     assert_eq!(results(early).await, [old()]);
     assert_eq!(name(&*store, "a").await.as_deref(), Some("new"));
 }

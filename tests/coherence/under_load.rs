@@ -145,5 +145,5 @@ async fn nobody_sees_a_profile_go_back_on_an_engine_that_gives_way_everywhere() 
     let store = gated_and_cached(true);
     nobody_sees_a_profile_go_back(store.clone()).await;
     let figures = store.figures();
-    assert!(figures.hits > 0 && figures.refused_fills > 0 && figures.joins > 0, "{figures:?}");
+    assert!(figures.hits > 0 && figures.negative_hits > 0 && figures.misses > 0, "{figures:?}");
 }

@@ -19,6 +19,7 @@ use profilestore::store::{
 };
 use tokio::sync::{oneshot, watch};
 
+use super::soon;
 use super::stacks::cache;
 
 /// Where a call can be held.
@@ -45,7 +46,7 @@ pub struct Hold {
 impl Hold {
     /// Waits until a call stands at the gate.
     pub async fn reached(&mut self) {
-        (&mut self.reached).await.unwrap();
+        soon(&mut self.reached).await.unwrap();
     }
 
     /// Lets it go on.

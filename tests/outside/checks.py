@@ -1,0 +1,36 @@
+"""Counts checks, prints those that failed, and closes with a line that CI reads."""
+
+import sys
+import time
+
+
+class Checks:
+    """The results of one script. Texts must never hold personal data."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.passed = 0
+        self.failed = 0
+        self._started = time.monotonic()
+
+    def that(self, holds: bool, what: str) -> bool:
+        """Notes one check; a failed one is printed at once."""
+        if holds:
+            self.passed += 1
+        else:
+            self.failed += 1
+            print(f"FAILED: {what}", flush=True)
+        return holds
+
+    def equal(self, actual: object, expected: object, what: str) -> bool:
+        """A check of equality that shows both sides: only for counts, codes and test data."""
+        return self.that(actual == expected, f"{what}: {actual!r} instead of {expected!r}")
+
+    def section(self, title: str) -> None:
+        """Says what comes next."""
+        print(f"{time.monotonic() - self._started:6.1f} s  {title}", flush=True)
+
+    def finish(self) -> None:
+        """Prints the totals and ends the process: 0 only when checks were made and all held."""
+        print(f"{self.name}: {self.passed} passed, {self.failed} failed", flush=True)
+        sys.exit(0 if self.passed and not self.failed else 1)

@@ -1,0 +1,144 @@
+"""kill -9 under load, again and again, with the oracle outside the server.
+
+Usage: kill_check.py [ROUNDS] [SEED]
+"""
+
+import random
+import sys
+import threading
+import time
+from collections import Counter
+
+from checks import Checks
+from kill_oracle import Writer, spy
+from paging import all_domains, all_profiles, ancestors, count, index_order, profiles_of_domain
+from server import Server, profiles
+from stubs import Profile, service
+
+WRITERS = 8
+LOAD_SECONDS = (0.05, 0.6)
+# How often the server is killed once more while it opens its store.
+KILL_WHILE_OPENING = 0.2
+OPENING_SECONDS = (0.0, 0.06)
+
+
+class Figures:
+    """What happened, for the last line."""
+
+    def __init__(self) -> None:
+        self.kills_while_opening = 0
+        self.acknowledged = 0
+        self.in_flight_made = 0
+        self.in_flight_not_made = 0
+
+
+def load_until_killed(server: Server, writers: list[Writer], chance: random.Random) -> None:
+    """Lets all writers write for a random time and kills the server in the middle of it."""
+    stop = threading.Event()
+    channels = [server.channel() for _ in range(3)]
+    clients = [profiles(channel) for channel in channels]
+    threads = [
+        threading.Thread(target=writer.run, args=(clients[index % 2], stop))
+        for index, writer in enumerate(writers)
+    ]
+    threads.append(threading.Thread(target=spy, args=(clients[2], writers, chance.randrange(2**32), stop)))
+    for thread in threads:
+        thread.start()
+    # The one thing to wait for here is time itself.
+    time.sleep(chance.uniform(*LOAD_SECONDS))
+    server.kill()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    for channel in channels:
+        channel.close()
+
+
+def restart(server: Server, chance: random.Random, figures: Figures) -> None:
+    """Starts the server again; sometimes kills it first while it opens its store."""
+    while chance.random() < KILL_WHILE_OPENING:
+        server.spawn()
+        time.sleep(chance.uniform(*OPENING_SECONDS))
+        server.kill()
+        figures.kills_while_opening += 1
+    server.start()
+
+
+def check_writers(
+    checks: Checks, writers: list[Writer], found: dict[str, Profile], figures: Figures, when: str
+) -> None:
+    """Every acknowledged write is there, and each unacknowledged one wholly or not at all."""
+    for writer in writers:
+        made = writer.settle(found)
+        figures.in_flight_made += made is True
+        figures.in_flight_not_made += made is False
+        checks.that(not writer.problems, f"{when}: {'; '.join(writer.problems)}")
+        writer.problems.clear()
+    known = {profile_id for writer in writers for profile_id in writer.stored}
+    checks.that(set(found) == known, f"{when}: no profile that nobody wrote")
+
+
+def check_index(
+    checks: Checks, client: service.ProfileServiceStub, records: list[Profile], page_size: int, when: str
+) -> None:
+    """Index = records = counters."""
+    ids = [record.id for record in records]
+    checks.that(ids == sorted(set(ids)), f"{when}: the list is in order, each profile once")
+    checks.equal(count(client), len(records), f"{when}: count of all")
+    per_domain = Counter(record.domain for record in records if record.domain)
+    expected = sorted(per_domain.items(), key=lambda entry: index_order(entry[0]))
+    checks.that(all_domains(client, page_size=page_size) == expected, f"{when}: the domains and their counts")
+    by_id = {record.id: record for record in records}
+    every_domain = {above for domain in per_domain for above in ancestors(domain)}
+    for domain in sorted(every_domain):
+        for subdomains in (False, True):
+            wanted = {
+                record.id
+                for record in records
+                if record.domain == domain or (subdomains and record.domain.endswith(f".{domain}"))
+            }
+            found = profiles_of_domain(client, domain, subdomains, page_size)
+            what = f"{when}: {domain}{' and below' if subdomains else ''}"
+            checks.equal(len(found), len(wanted), f"{what}: index entries")
+            checks.that({profile.id for profile in found} == wanted, f"{what}: the index's ids")
+            checks.that(all(profile == by_id[profile.id] for profile in found), f"{what}: the profiles")
+            checks.equal(count(client, domain, subdomains), len(wanted), f"{what}: counter")
+
+
+def main() -> None:
+    """Rounds of load, kill, restart and check."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 50
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(2**32)
+    print(f"seed {seed}", flush=True)
+    chance = random.Random(seed)
+    checks = Checks("kill_check")
+    figures = Figures()
+    started = time.monotonic()
+    with Server() as server:
+        writers = [Writer(number, seed) for number in range(WRITERS)]
+        for number in range(1, rounds + 1):
+            load_until_killed(server, writers, chance)
+            restart(server, chance, figures)
+            with server.channel() as channel:
+                client = profiles(channel)
+                page_size = chance.choice([7, 50, 1000])
+                records = all_profiles(client, page_size)
+                found = {record.id: record for record in records}
+                check_writers(checks, writers, found, figures, f"round {number}")
+                check_index(checks, client, records, page_size, f"round {number}")
+            if number % 10 == 0:
+                checks.section(f"{number} rounds, {len(records)} profiles, {checks.failed} failures")
+        figures.acknowledged = sum(writer.acknowledged for writer in writers)
+        checks.equal(server.stop(), 0, "exit code after SIGTERM")
+    checks.that(figures.acknowledged > rounds, "the load wrote something")
+    print(
+        f"{rounds} kills under load, {figures.kills_while_opening} while opening; "
+        f"{figures.acknowledged} acknowledged writes; "
+        f"{figures.in_flight_made} unacknowledged ones made, {figures.in_flight_not_made} not; "
+        f"{checks.failed} failures; {(time.monotonic() - started) / rounds:.2f} s a round"
+    )
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()
