@@ -32,7 +32,6 @@ pub async fn open(settings: &Settings) -> Result<ServerStore, OpenError> {
         ttl: settings.cache.ttl,
         negative_entries: settings.cache.negative_entries,
         negative_ttl: settings.cache.negative_ttl,
-        ..CacheOptions::default()
     }));
     let sled = SledStore::open(sled_options(settings), cache.clone()).await?;
     Ok(CachedStore::new(sled, cache))
