@@ -23,9 +23,8 @@ def blocks(language: str) -> list[str]:
 
 def grpcurl_commands() -> list[str]:
     """The grpcurl commands, each with the lines that it goes on over."""
-    joined = "".join(block for block in blocks("sh"))
-    starts = [match.start() for match in re.finditer(r"^(?=\S)", joined, re.MULTILINE)]
-    commands = [joined[start:end].strip() for start, end in zip(starts, [*starts[1:], len(joined)])]
+    # A command goes on over the lines that are indented.
+    commands = re.findall(r"^\S.*(?:\n[ \t]+.*)*", "".join(blocks("sh")), re.MULTILINE)
     return [command for command in commands if command.startswith("grpcurl ")]
 
 
@@ -45,7 +44,9 @@ def run(server: Server, command: list[str], text: str) -> subprocess.CompletedPr
 def check_grpcurl(checks: Checks, server: Server) -> None:
     """Every command succeeds, but for the one that shows a validation error."""
     commands = grpcurl_commands()
-    checks.that(len(commands) >= 6, "the README has grpcurl lines to list, describe, create, get, query and err")
+    checks.that(
+        len(commands) >= 6, "the README has grpcurl lines to list, describe, create, get, query and err"
+    )
     mistakes = 0
     for command in commands:
         done = run(server, ["bash", "-c"], command)

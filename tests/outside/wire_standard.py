@@ -49,7 +49,9 @@ def _check_reflection_v1(wire: Wire) -> None:
     ]
     listed, ours, details = call(iter(asked), timeout=10.0)
     names = {each.name for each in listed.list_services_response.service}
-    wire.checks.that({PROFILE_SERVICE, ADMIN_SERVICE, "grpc.health.v1.Health"} <= names, "reflection v1: services")
+    wire.checks.that(
+        {PROFILE_SERVICE, ADMIN_SERVICE, "grpc.health.v1.Health"} <= names, "reflection v1: services"
+    )
     wire.checks.that(_holds_message(ours, "CreateProfileRequest"), "reflection v1: our file")
     wire.checks.that(_holds_message(details, "BadRequest"), "reflection v1: google.rpc's error details")
     # The protocol would let the stream go on with an error response; tonic's service ends it instead.
@@ -60,8 +62,7 @@ def _check_reflection_v1(wire: Wire) -> None:
 
 def _holds_message(answer: reflection_pb2.ServerReflectionResponse, name: str) -> bool:
     files = [
-        FileDescriptorProto.FromString(data)
-        for data in answer.file_descriptor_response.file_descriptor_proto
+        FileDescriptorProto.FromString(data) for data in answer.file_descriptor_response.file_descriptor_proto
     ]
     return any(message.name == name for file in files for message in file.message_type)
 
@@ -79,7 +80,9 @@ def _check_grpcurl_descriptions(wire: Wire) -> None:
     described = grpcurl.run(address, "describe", f"{PROFILE_SERVICE}.GetProfile")
     wire.checks.that(".profilestore.v1.GetProfileRequest" in described, "grpcurl describe of a method")
     for name in ("google.rpc.ErrorInfo", "google.rpc.BadRequest", "google.rpc.RetryInfo"):
-        wire.checks.that("is a message" in grpcurl.run(address, "describe", name), f"grpcurl describe of {name}")
+        wire.checks.that(
+            "is a message" in grpcurl.run(address, "describe", name), f"grpcurl describe of {name}"
+        )
     health = grpcurl.run(address, "grpc.health.v1.Health/Check", data={"service": PROFILE_SERVICE})
     wire.checks.equal(json.loads(health), {"status": "SERVING"}, "grpcurl: health")
 
@@ -94,7 +97,9 @@ def _check_grpcurl_calls(wire: Wire) -> None:
     wire.checks.equal(queried, {"profiles": [created]}, "grpcurl: query")
     # This grpcurl writes field masks as the plain messages they are.
     mask = {"paths": ["display_name"]}
-    updated = grpcurl.call(address, "UpdateProfile", profile={"id": "zoe", "display_name": "Z"}, update_mask=mask)
+    updated = grpcurl.call(
+        address, "UpdateProfile", profile={"id": "zoe", "display_name": "Z"}, update_mask=mask
+    )
     wire.checks.equal(updated.get("display_name"), "Z", "grpcurl: update")
     found = grpcurl.call(address, "LookupProfilesByEmail", email="ZOE@grpcurl.example")
     wire.checks.equal([each["id"] for each in found["profiles"]], ["zoe"], "grpcurl: look-up")
