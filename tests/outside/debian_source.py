@@ -140,7 +140,10 @@ def count_with_awk(dump: Path, ask: list[str], left_out: set[str]) -> AwkCounts:
     )
     counts = AwkCounts()
     tables = {
-        "exact": counts.exact, "subtree": counts.subtree, "domain": counts.domains, "address": counts.packages
+        "exact": counts.exact,
+        "subtree": counts.subtree,
+        "domain": counts.domains,
+        "address": counts.packages,
     }
     for line in done.stdout.splitlines():
         kind, *rest = line.split("\t")

@@ -35,7 +35,7 @@ def run(address: str, *arguments: str, data: dict[str, Any] | None = None) -> st
 
 
 def call(address: str, method: str, **fields: Any) -> dict[str, Any]:
-    """Calls a method of ProfileService with JSON fields and returns the JSON answer, named as in the proto."""
+    """Calls a method of ProfileService with JSON fields and returns the answer, named as in the proto."""
     printed = run(address, f"profilestore.v1.ProfileService/{method}", data=fields)
     return _named_as_in_the_proto(json.loads(printed or "{}"))
 

@@ -14,7 +14,7 @@ from types import TracebackType
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from stubs import REPOSITORY, admin_service, service
+from stubs import REPOSITORY, service
 
 HOST = "127.0.0.1"
 START_SECONDS = 60.0
@@ -190,8 +190,3 @@ def _is_serving(health: health_pb2_grpc.HealthStub) -> bool:
 def profiles(channel: grpc.Channel) -> service.ProfileServiceStub:
     """The profile service's client."""
     return service.ProfileServiceStub(channel)
-
-
-def admin(channel: grpc.Channel) -> admin_service.AdminServiceStub:
-    """The admin service's client."""
-    return admin_service.AdminServiceStub(channel)

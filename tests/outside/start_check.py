@@ -158,9 +158,7 @@ def check_not_writable(checks: Checks, refusals: Refusals) -> None:
         closed = root / "closed"
         closed.mkdir(0o555)
         for what, path in {"directory": closed, "parent": closed / "below"}.items():
-            refusals.check(
-                f"{what} not writable", path, FAILURE, str(path), prefix=prefix, binary=binary
-            )
+            refusals.check(f"{what} not writable", path, FAILURE, str(path), prefix=prefix, binary=binary)
         checks.equal(list(closed.iterdir()), [], "nothing was made in the closed directory")
         file = root / "file"
         file.write_text("kept")
@@ -203,7 +201,11 @@ def check_settings(checks: Checks, refusals: Refusals) -> None:
             refusals.check(f"{name}", data_dir, BAD_CONFIGURATION, named, environment={name: "true"})
         refusals.check("unknown option", data_dir, USAGE, "--nonsense", arguments=["--nonsense"])
         refusals.check(
-            "an address that is none", data_dir, BAD_CONFIGURATION, "listen", arguments=["--listen", "nowhere"]
+            "an address that is none",
+            data_dir,
+            BAD_CONFIGURATION,
+            "listen",
+            arguments=["--listen", "nowhere"],
         )
         checks.that(not data_dir.exists(), "a bad configuration makes no data directory")
 

@@ -15,7 +15,9 @@ from stubs import Profile, service
 Code = grpc.StatusCode
 
 SEED = [
-    Profile(id="ada", email="Ada@Example.com", display_name="Ada", attributes={"plan": "pro", "a.b": "dotted"}),
+    Profile(
+        id="ada", email="Ada@Example.com", display_name="Ada", attributes={"plan": "pro", "a.b": "dotted"}
+    ),
     Profile(id="ada-2", email="ADA@example.COM."),
     Profile(id="bob", email="bob@example.com", display_name="Bob"),
     Profile(id="carol", email="carol@mail.example.com"),

@@ -120,7 +120,11 @@ def _check_emails_and_domains(wire: Wire) -> None:
 def _check_profiles(wire: Wire) -> None:
     for what, (bad, field) in BAD_PROFILES.items():
         path = f"profile.{field}" if field else "profile"
-        for name, call, profile_id in (("create", _create, "new"), ("update", _update, "ada"), ("upsert", _upsert, "new")):
+        for name, call, profile_id in (
+            ("create", _create, "new"),
+            ("update", _update, "ada"),
+            ("upsert", _upsert, "new"),
+        ):
             given = Profile()
             given.CopyFrom(bad)
             given.id = profile_id
@@ -132,17 +136,12 @@ def _check_profiles(wire: Wire) -> None:
     half = Profile(id="half", attributes={"a": "v" * 9_000})
     _create(wire, half)
     grown = Profile(id="half", attributes={"b": "v" * 9_000})
-    wire.invalid("update that makes a profile over 16 KiB", lambda: _update(wire, grown, "attributes.b"), "profile")
-    wire.client.DeleteProfile(pb.DeleteProfileRequest(id="half"))
-    no_profile = pb.CreateProfileRequest()
-    error = wire.refused(
-        "create without a profile",
-        lambda: wire.client.CreateProfile(no_profile),
-        Code.INVALID_ARGUMENT,
-        "INVALID_FIELD",
-        ["profile"],
+    wire.invalid(
+        "update that makes a profile over 16 KiB", lambda: _update(wire, grown, "attributes.b"), "profile"
     )
-    assert error is None or error.details() is not None
+    wire.client.DeleteProfile(pb.DeleteProfileRequest(id="half"))
+    nothing = pb.CreateProfileRequest()
+    wire.invalid("create without a profile", lambda: wire.client.CreateProfile(nothing), "profile")
 
 
 def _check_all_at_once(wire: Wire) -> None:
@@ -168,9 +167,7 @@ def _check_all_at_once(wire: Wire) -> None:
         "update_mask.paths[1]",
         "update_mask.paths[2]",
     )
-    query = pb.QueryProfilesByDomainRequest(
-        domain="a..b", page_size=-1, read_mask=FieldMask(paths=["emial"])
-    )
+    query = pb.QueryProfilesByDomainRequest(domain="a..b", page_size=-1, read_mask=FieldMask(paths=["emial"]))
     wire.invalid(
         "query with everything wrong",
         lambda: wire.client.QueryProfilesByDomain(query),

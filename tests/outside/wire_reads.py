@@ -29,7 +29,9 @@ def _check_get(wire: Wire) -> None:
     fay = wire.client.GetProfile(pb.GetProfileRequest(id="fay"))
     wire.checks.equal(fay.domain, "xn--bcher-kva.example", "canonical domain of a Unicode domain")
     ada = wire.client.GetProfile(pb.GetProfileRequest(id="ada-2"))
-    wire.checks.equal((ada.email, ada.domain), ("ADA@example.COM.", "example.com"), "address as typed, and its domain")
+    wire.checks.equal(
+        (ada.email, ada.domain), ("ADA@example.COM.", "example.com"), "address as typed, and its domain"
+    )
     mask = FieldMask(paths=["id", "attributes.a.b"])
     part = wire.client.GetProfile(pb.GetProfileRequest(id="ada", read_mask=mask))
     wire.checks.equal(part, Profile(id="ada", attributes={"a.b": "dotted"}), "get with a mask")

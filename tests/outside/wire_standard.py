@@ -46,20 +46,23 @@ def _check_reflection_v1(wire: Wire) -> None:
         request(list_services=""),
         request(file_containing_symbol=PROFILE_SERVICE),
         request(file_containing_symbol="google.rpc.BadRequest"),
-        request(file_containing_symbol="no.such.Symbol"),
     ]
-    listed, ours, details, unknown = call(iter(asked), timeout=10.0)
+    listed, ours, details = call(iter(asked), timeout=10.0)
     names = {each.name for each in listed.list_services_response.service}
-    wire.checks.that({PROFILE_SERVICE, ADMIN_SERVICE, "grpc.health.v1.Health"} <= names, "reflection v1: services")
+    wire.checks.that(
+        {PROFILE_SERVICE, ADMIN_SERVICE, "grpc.health.v1.Health"} <= names, "reflection v1: services"
+    )
     wire.checks.that(_holds_message(ours, "CreateProfileRequest"), "reflection v1: our file")
     wire.checks.that(_holds_message(details, "BadRequest"), "reflection v1: google.rpc's error details")
-    wire.checks.equal(unknown.error_response.error_code, Code.NOT_FOUND.value[0], "reflection v1: unknown symbol")
+    # The protocol would let the stream go on with an error response; tonic's service ends it instead.
+    unknown = [request(file_containing_symbol="no.such.Symbol")]
+    ended = error_of(lambda: list(call(iter(unknown), timeout=10.0)))
+    wire.checks.that(any_one_of(ended, Code.NOT_FOUND), "reflection v1: unknown symbol")
 
 
 def _holds_message(answer: reflection_pb2.ServerReflectionResponse, name: str) -> bool:
     files = [
-        FileDescriptorProto.FromString(data)
-        for data in answer.file_descriptor_response.file_descriptor_proto
+        FileDescriptorProto.FromString(data) for data in answer.file_descriptor_response.file_descriptor_proto
     ]
     return any(message.name == name for file in files for message in file.message_type)
 
@@ -77,7 +80,9 @@ def _check_grpcurl_descriptions(wire: Wire) -> None:
     described = grpcurl.run(address, "describe", f"{PROFILE_SERVICE}.GetProfile")
     wire.checks.that(".profilestore.v1.GetProfileRequest" in described, "grpcurl describe of a method")
     for name in ("google.rpc.ErrorInfo", "google.rpc.BadRequest", "google.rpc.RetryInfo"):
-        wire.checks.that("is a message" in grpcurl.run(address, "describe", name), f"grpcurl describe of {name}")
+        wire.checks.that(
+            "is a message" in grpcurl.run(address, "describe", name), f"grpcurl describe of {name}"
+        )
     health = grpcurl.run(address, "grpc.health.v1.Health/Check", data={"service": PROFILE_SERVICE})
     wire.checks.equal(json.loads(health), {"status": "SERVING"}, "grpcurl: health")
 
@@ -90,11 +95,15 @@ def _check_grpcurl_calls(wire: Wire) -> None:
     wire.checks.equal(grpcurl.call(address, "GetProfile", id="zoe"), created, "grpcurl: get")
     queried = grpcurl.call(address, "QueryProfilesByDomain", domain="grpcurl.example")
     wire.checks.equal(queried, {"profiles": [created]}, "grpcurl: query")
-    updated = grpcurl.call(address, "UpdateProfile", profile={"id": "zoe", "display_name": "Z"}, update_mask="displayName")
+    # This grpcurl writes field masks as the plain messages they are.
+    mask = {"paths": ["display_name"]}
+    updated = grpcurl.call(
+        address, "UpdateProfile", profile={"id": "zoe", "display_name": "Z"}, update_mask=mask
+    )
     wire.checks.equal(updated.get("display_name"), "Z", "grpcurl: update")
     found = grpcurl.call(address, "LookupProfilesByEmail", email="ZOE@grpcurl.example")
     wire.checks.equal([each["id"] for each in found["profiles"]], ["zoe"], "grpcurl: look-up")
-    batch = grpcurl.call(address, "BatchGetProfiles", ids=["zoe", "missing"], read_mask="id")
+    batch = grpcurl.call(address, "BatchGetProfiles", ids=["zoe", "missing"], read_mask={"paths": ["id"]})
     wire.checks.equal(batch, {"profiles": [{"id": "zoe"}], "missing_ids": ["missing"]}, "grpcurl: batch get")
     wire.checks.equal(grpcurl.call(address, "DeleteProfile", id="zoe"), {}, "grpcurl: delete")
     listed = grpcurl.call(address, "ListProfiles", page_size=1000)

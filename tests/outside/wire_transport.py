@@ -48,7 +48,9 @@ def _check_deadlines(wire: Wire) -> None:
         )
     for timeout in ("9000000H", "60S", "60000m"):
         call = raw(wire, f"{SERVICE}/GetProfile")
-        answer = call(pb.GetProfileRequest(id="ada").SerializeToString(), metadata=(("grpc-timeout", timeout),))
+        answer = call(
+            pb.GetProfileRequest(id="ada").SerializeToString(), metadata=(("grpc-timeout", timeout),)
+        )
         wire.checks.that(Profile.FromString(answer).id == "ada", f"a call with grpc-timeout {timeout}")
 
 

@@ -78,7 +78,9 @@ def _check_create(wire: Wire) -> None:
         update_time=Timestamp(seconds=1),
     )
     zoe = _create(wire, forged)
-    wire.checks.equal((zoe.id, zoe.email, zoe.domain), ("zoe", "Zoe@New.example", "new.example"), "created profile")
+    wire.checks.equal(
+        (zoe.id, zoe.email, zoe.domain), ("zoe", "Zoe@New.example", "new.example"), "created profile"
+    )
     wire.checks.that(zoe.etag != "forged", "a caller's etag is ignored")
     wire.checks.that(zoe.create_time.seconds > 1_000_000, "a caller's times are ignored")
     wire.checks.that(_get(wire, "zoe") == zoe, "what was created is what is read")
@@ -103,7 +105,10 @@ def _check_create(wire: Wire) -> None:
 
 
 def _check_update_masks(wire: Wire) -> None:
-    _create(wire, Profile(id="zoe", email="zoe@new.example", display_name="Zoe", attributes={"a": "1", "b.c": "2"}))
+    _create(
+        wire,
+        Profile(id="zoe", email="zoe@new.example", display_name="Zoe", attributes={"a": "1", "b.c": "2"}),
+    )
 
     def fields(profile: Profile) -> tuple[str, str, dict[str, str]]:
         return profile.email, profile.display_name, dict(profile.attributes)
@@ -112,8 +117,12 @@ def _check_update_masks(wire: Wire) -> None:
     wire.checks.equal(
         fields(name_only), ("zoe@new.example", "Z", {"a": "1", "b.c": "2"}), "update of the populated fields"
     )
-    one = _update(wire, Profile(id="zoe", email="x@y.example", attributes={"b.c": "3", "a": "9"}), "attributes.b.c")
-    wire.checks.equal(fields(one), ("zoe@new.example", "Z", {"a": "1", "b.c": "3"}), "update of one attribute")
+    one = _update(
+        wire, Profile(id="zoe", email="x@y.example", attributes={"b.c": "3", "a": "9"}), "attributes.b.c"
+    )
+    wire.checks.equal(
+        fields(one), ("zoe@new.example", "Z", {"a": "1", "b.c": "3"}), "update of one attribute"
+    )
     removed = _update(wire, Profile(id="zoe"), "attributes.a")
     wire.checks.equal(fields(removed), ("zoe@new.example", "Z", {"b.c": "3"}), "removal of one attribute")
     replaced = _update(wire, Profile(id="zoe", attributes={"n": "1"}))
@@ -150,7 +159,10 @@ def _check_etags(wire: Wire) -> None:
     wire.refused("update with a foreign etag", lambda: _update(wire, foreign), code, reason)
     absent = Profile(id="absent", display_name="x", etag=first.etag)
     wire.refused(
-        "upsert of an absent profile with an etag", lambda: _update(wire, absent, allow_missing=True), code, reason
+        "upsert of an absent profile with an etag",
+        lambda: _update(wire, absent, allow_missing=True),
+        code,
+        reason,
     )
     _delete(wire, "zoe", second.etag)
 

@@ -1,0 +1,81 @@
+"""Pastes what README.md offers for pasting: every grpcurl line and the Python client."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from checks import Checks
+from server import Server
+from stubs import FOLDER, REPOSITORY
+
+README = REPOSITORY / "README.md"
+DOCUMENTED_ADDRESS = "127.0.0.1:50051"
+SAMPLE = 2000
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks of a language."""
+    return [text for found, text in BLOCK.findall(README.read_text()) if found == language]
+
+
+def grpcurl_commands() -> list[str]:
+    """The grpcurl commands, each with the lines that it goes on over."""
+    # A command goes on over the lines that are indented.
+    commands = re.findall(r"^\S.*(?:\n[ \t]+.*)*", "".join(blocks("sh")), re.MULTILINE)
+    return [command for command in commands if command.startswith("grpcurl ")]
+
+
+def run(server: Server, command: list[str], text: str) -> subprocess.CompletedProcess[str]:
+    """Runs a block against the server's address in place of the documented one."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return subprocess.run(
+        [*command, text.replace(DOCUMENTED_ADDRESS, server.address)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PATH": path, "PYTHONPATH": FOLDER},
+    )
+
+
+def check_grpcurl(checks: Checks, server: Server) -> None:
+    """Every command succeeds, but for the one that shows a validation error."""
+    commands = grpcurl_commands()
+    checks.that(
+        len(commands) >= 6, "the README has grpcurl lines to list, describe, create, get, query and err"
+    )
+    mistakes = 0
+    for command in commands:
+        done = run(server, ["bash", "-c"], command)
+        output = done.stdout + done.stderr
+        if done.returncode != 0 and "InvalidArgument" in output and "BadRequest" in output:
+            mistakes += 1
+            continue
+        checks.equal(done.returncode, 0, f"exit code of {command!r}, which says {output[:300]!r}")
+    checks.equal(mistakes, 1, "commands that show a validation error")
+
+
+def check_python(checks: Checks, server: Server) -> None:
+    """Every Python block runs and prints something."""
+    programs = blocks("python")
+    checks.that(bool(programs), "the README has a Python client")
+    for program in programs:
+        done = run(server, [sys.executable, "-c"], program)
+        checks.equal(done.returncode, 0, f"exit code of the Python client, which says {done.stderr[-300:]!r}")
+        checks.that(bool(done.stdout.strip()), "the Python client prints something")
+
+
+def main() -> None:
+    """All of the README's blocks against one server with the sample that it asks for, made smaller."""
+    checks = Checks("readme_check")
+    with Server("--sample", str(SAMPLE)) as server:
+        check_grpcurl(checks, server)
+        check_python(checks, server)
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()
