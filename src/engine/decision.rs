@@ -194,5 +194,6 @@ struct Undo {
 }
 
 fn undecodable(id: &ProfileId) -> StoreError {
-    StoreError::Corrupt(Corruption(format!("the record of {id} passes its checksum but is not a profile")))
+    tracing::debug!(%id, "a record is not a profile");
+    StoreError::Corrupt(Corruption("a record passes its checksum but is not a profile".into()))
 }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::EngineRules;
 use super::decision::{CurrentState, GroupDecision, Outcomes};
 use super::entry::{entry, page_start, read_page, scope_prefix, split_entry};
+use crate::model::limits::MAX_COMMIT_WRITES;
 use crate::model::{
     Change, CommitTime, Domain, DomainKey, Incarnation, IndexKey, ProfileId, Record, Revision, Write, counter_deltas,
 };
@@ -125,6 +126,9 @@ impl Store for MemoryStore {
 
     async fn commit(&self, writes: Vec<Write>, mode: CommitMode) -> Result<Outcomes, StoreError> {
         self.ensure_open()?;
+        if writes.len() > MAX_COMMIT_WRITES {
+            return Err(StoreError::TooManyWrites { writes: writes.len(), limit: MAX_COMMIT_WRITES });
+        }
         let mut profiles = self.profiles.lock();
         let time = self.rules.clock.now().max(profiles.last_time);
         let first = Revision(profiles.last_revision.0 + 1);

@@ -30,3 +30,6 @@ pub const MAX_BATCH_BYTES: usize = 1024 * 1024;
 pub const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 /// The most paths of a field mask.
 pub const MAX_MASK_PATHS: usize = 256;
+/// The most writes of one commit of any kind. Even if every one of them makes the largest profile, the commit
+/// fits one frame of the commit log.
+pub const MAX_COMMIT_WRITES: usize = 128;

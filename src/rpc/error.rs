@@ -119,6 +119,10 @@ fn store_error(error: StoreError) -> Answer {
             let description = format!("take {bytes} bytes encoded; at most {limit} are allowed in one commit");
             Answer::invalid(Violations::one("writes", description)).with("bytes", bytes).with("limit", limit)
         }
+        StoreError::TooManyWrites { writes, limit } => {
+            let description = format!("has {writes} writes; at most {limit} are allowed in one commit");
+            Answer::invalid(Violations::one("writes", description)).with("writes", writes).with("limit", limit)
+        }
         StoreError::InvalidCursor => invalid_page_token(),
         StoreError::Overloaded => {
             Answer::new(Code::ResourceExhausted, "OVERLOADED", "too many calls are waiting; repeat a little later")

@@ -71,6 +71,14 @@ fn table() -> Vec<(RpcError, Row)> {
             Row { metadata: &[("index", "3")], fields: &["writes[3]"], ..row(InvalidArgument, "INVALID_FIELD") },
         ),
         (
+            RpcError::Store(StoreError::TooManyWrites { writes: 9, limit: 8 }),
+            Row {
+                metadata: &[("writes", "9"), ("limit", "8")],
+                fields: &["writes"],
+                ..row(InvalidArgument, "INVALID_FIELD")
+            },
+        ),
+        (
             RpcError::Store(StoreError::TooLarge { bytes: 9, limit: 8 }),
             Row {
                 metadata: &[("bytes", "9"), ("limit", "8")],

@@ -1,6 +1,6 @@
 //! The running server: settings, listeners, limits, start and shutdown.
 //!
-//! [`run`] tells the whole story from settings to exit. [`stack`] is the only place where stores are put
+//! [`Server`] tells the whole story from settings to exit. [`stack`] is the only place where stores are put
 //! together; [`listener`] is the serving loop of gRPC; [`admin`] answers health probes on a thread of its
 //! own, so that a busy server can still be probed.
 

@@ -24,6 +24,14 @@ pub enum StoreError {
         /// The bound, in bytes.
         limit: usize,
     },
+    /// A commit has more writes than the store takes at once.
+    #[error("the commit has {writes} writes; at most {limit} are allowed")]
+    TooManyWrites {
+        /// The number of writes.
+        writes: usize,
+        /// The bound.
+        limit: usize,
+    },
     /// The cursor was not made by this store.
     #[error("the cursor is not one of this store's")]
     InvalidCursor,

@@ -115,6 +115,10 @@ pub trait Store: Send + Sync + 'static {
     /// larger revision come with every change; the create time stays until the profile is deleted; the
     /// update time never goes back.
     ///
+    /// A commit has at most [`MAX_COMMIT_WRITES`](crate::model::limits::MAX_COMMIT_WRITES) writes, otherwise it
+    /// fails with [`StoreError::TooManyWrites`], and is not larger than the engine takes, otherwise it fails with
+    /// [`StoreError::TooLarge`]. Either way nothing was changed.
+    ///
     /// When too much is queued the commit fails at once with [`StoreError::Overloaded`] and was not made.
     fn commit(
         &self,

@@ -28,11 +28,12 @@ use super::tree::Tree;
 use crate::engine::EngineRules;
 use crate::engine::commit_log::CommitLog;
 use crate::engine::decision::{GroupDecision, Outcomes};
+use crate::model::limits::MAX_COMMIT_WRITES;
 use crate::model::{Incarnation, Revision, Write};
 use crate::store::{CommitMode, CommitObserver, StoreError, StoreState};
 
 /// A group is closed when it has this many writes. Larger batches break sled's reclaim of memory and space.
-const GROUP_WRITES: usize = 128;
+const GROUP_WRITES: usize = MAX_COMMIT_WRITES;
 /// A group is closed when it has this many bytes.
 const GROUP_BYTES: usize = 128 * 1024;
 /// The largest single request.
@@ -124,6 +125,9 @@ impl Committer {
     /// Queues a commit and waits for its answer. Once queued it is made even if this future is dropped.
     pub async fn commit(&self, writes: Vec<Write>, mode: CommitMode) -> Result<Outcomes, StoreError> {
         self.ensure_open()?;
+        if writes.len() > MAX_COMMIT_WRITES {
+            return Err(StoreError::TooManyWrites { writes: writes.len(), limit: MAX_COMMIT_WRITES });
+        }
         let size_bytes = writes.iter().map(|write| write.size_bytes).sum();
         if size_bytes > REQUEST_BYTES {
             return Err(StoreError::TooLarge { bytes: size_bytes, limit: REQUEST_BYTES });

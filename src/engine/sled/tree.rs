@@ -37,7 +37,7 @@ impl Tree {
     pub fn applied(&self) -> Result<Applied, StoreError> {
         match self.db.get(keys::APPLIED).map_err(sled_error)? {
             None => Ok(Applied::default()),
-            Some(value) => Applied::decode(&value).ok_or_else(|| damaged("the applied sequence".into())),
+            Some(value) => Applied::decode(&value).ok_or_else(|| damaged("the applied sequence")),
         }
     }
 
@@ -46,7 +46,7 @@ impl Tree {
         let key = keys::domain_key(domain);
         match self.db.get(&key).map_err(sled_error)? {
             None => Ok(Counters::default()),
-            Some(value) => Counters::decode(&key, &value).ok_or_else(|| damaged("a domain's counters".into())),
+            Some(value) => Counters::decode(&key, &value).ok_or_else(|| damaged("a domain's counters")),
         }
     }
 
@@ -69,12 +69,11 @@ impl Tree {
                     batch.insert(keys::key(keys::ENTRY, &entry(&after, &change.id)), &[]);
                 }
             }
-            total =
-                total.checked_add_signed(change.total_delta()).ok_or_else(|| damaged("the total count".into()))?;
+            total = total.checked_add_signed(change.total_delta()).ok_or_else(|| damaged("the total count"))?;
         }
         for (domain, delta) in counter_deltas(changes) {
             let counters = self.counters(&domain)?;
-            let below_zero = || damaged("a domain's counters".into());
+            let below_zero = || damaged("a domain's counters");
             let counters = Counters {
                 own: counters.own.checked_add_signed(delta.own).ok_or_else(below_zero)?,
                 subtree: counters.subtree.checked_add_signed(delta.subtree).ok_or_else(below_zero)?,
@@ -115,7 +114,7 @@ impl Tree {
         let entries =
             self.range(keys::ENTRY, &start, scope_prefix(scope), cancelled).map(|row| row.map(|(key, _)| Key(key)));
         read_page(entries, bounds, |entry| {
-            let Some((index_key, id)) = split_entry(entry) else { return Err(damaged("an index entry".into())) };
+            let Some((index_key, id)) = split_entry(entry) else { return Err(damaged("an index entry")) };
             Ok(self.record(&id)?.filter(|record| record.index_key_bytes() == index_key))
         })
     }
@@ -150,8 +149,8 @@ impl Tree {
         };
         let domains = self.range(keys::DOMAIN, &start, prefix, cancelled).map(|row| {
             let (key, value) = row?;
-            let domain = DomainKey::from_stored(&key[1..]).ok_or_else(|| damaged("a domain's key".into()))?;
-            let counters = Counters::decode(&key, &value).ok_or_else(|| damaged("a domain's counters".into()))?;
+            let domain = DomainKey::from_stored(&key[1..]).ok_or_else(|| damaged("a domain's key"))?;
+            let counters = Counters::decode(&key, &value).ok_or_else(|| damaged("a domain's counters"))?;
             Ok((domain, counters.own))
         });
         // Domains that are there only for their subdomains have no profiles of their own.
@@ -189,7 +188,10 @@ impl CurrentState for Tree {
             None => Ok(None),
             Some(value) => match keys::decode_record(&key, &value) {
                 Some(record) => Ok(Some(record)),
-                None => Err(damaged(format!("the record of {id}"))),
+                None => {
+                    tracing::debug!(%id, "a record is damaged");
+                    Err(damaged("a record"))
+                }
             },
         }
     }
@@ -199,7 +201,7 @@ impl CurrentState for Tree {
         let never = Cancelled::default();
         for row in self.range(keys::ENTRY, &Bound::Included(prefix.clone()), prefix, &never) {
             let (key, _) = row?;
-            let (_, id) = split_entry(&key[1..]).ok_or_else(|| damaged("an index entry".into()))?;
+            let (_, id) = split_entry(&key[1..]).ok_or_else(|| damaged("an index entry"))?;
             if counts(&id) {
                 return Ok(true);
             }
@@ -226,7 +228,7 @@ fn read_rows(
     let mut last: Option<::sled::IVec> = None;
     for row in rows {
         let (key, value) = row?;
-        let record = keys::decode_record(&key, &value).ok_or_else(|| damaged("a record".into()))?;
+        let record = keys::decode_record(&key, &value).ok_or_else(|| damaged("a record"))?;
         if !bounds.has_room_for(&record, page.records.len(), bytes) {
             page.next = last.map(|key| Cursor(Bytes::copy_from_slice(&key[1..])));
             break;
@@ -277,7 +279,7 @@ fn largest_domains(
     Ok(DomainPage { domains, next: None })
 }
 
-fn damaged(what: String) -> StoreError {
+fn damaged(what: &str) -> StoreError {
     StoreError::Corrupt(Corruption(format!("{what} is damaged")))
 }
 
