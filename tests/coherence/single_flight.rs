@@ -113,9 +113,10 @@ async fn a_read_that_begins_after_a_commit_does_not_join_a_load_from_before_it()
     let early = spawn_reads(&store, 1);
     read.reached().await;
     store_one(&*store, put("a", "", "new")).await;
+    // They begin before the early load ends, and would be handed its result if they joined it.
     let late = spawn_reads(&store, 2);
-    assert_eq!(results(late).await, vec![Ok(Some("new".into())); 2]);
     read.release();
+    assert_eq!(results(late).await, vec![Ok(Some("new".into())); 2]);
     assert_eq!(results(early).await, [old()]);
     assert_eq!(name(&*store, "a").await.as_deref(), Some("new"));
 }
@@ -133,8 +134,9 @@ async fn a_read_that_begins_while_a_commit_is_applied_joins_no_load() {
     });
     applied.reached().await;
     // A page would show the new record by now.
-    assert_eq!(results(spawn_reads(&store, 2)).await, vec![Ok(Some("new".into())); 2]);
+    let late = spawn_reads(&store, 2);
     read.release();
+    assert_eq!(results(late).await, vec![Ok(Some("new".into())); 2]);
     applied.release();
     soon(writer).await.unwrap();
     assert_eq!(results(early).await, [old()]);

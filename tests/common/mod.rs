@@ -13,7 +13,7 @@ pub mod stacks;
 
 /// Waits for what must come soon, so that a test that fails does not hang instead.
 pub async fn soon<F: Future>(awaited: F) -> F::Output {
-    match tokio::time::timeout(Duration::from_secs(30), awaited).await {
+    match tokio::time::timeout(Duration::from_secs(10), awaited).await {
         Ok(output) => output,
         Err(_) => panic!("what must come has not come"),
     }
