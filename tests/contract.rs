@@ -41,6 +41,7 @@ macro_rules! contract {
                     an_atomic_commit_is_all_or_nothing,
                     an_atomic_commit_names_the_first_refused_write,
                     an_atomic_commit_refuses_two_writes_of_one_profile,
+                    a_commit_of_too_many_writes_is_refused_and_changes_nothing,
                     an_import_decides_each_write_by_itself,
                     a_commit_of_nothing_is_made,
                     a_put_that_changes_nothing_keeps_its_etag,

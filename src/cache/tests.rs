@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::cache::{CacheOptions, CachedStore, HotCache, Lookup};
 use crate::engine::EngineRules;
 use crate::engine::memory::MemoryStore;
+use crate::model::limits::MAX_COMMIT_WRITES;
 use crate::model::{Canonicalization, Draft, Precondition, Profile, ProfileId, Record, Write};
 use crate::store::{CommitMode, PageBounds, Scope, Store, StoreError};
 
@@ -29,7 +30,11 @@ fn put(id: &str, name: &str) -> Write {
 }
 
 async fn commit(store: &impl Store, writes: Vec<Write>) {
-    store.commit(writes, CommitMode::Each).await.unwrap().into_iter().for_each(|outcome| drop(outcome.unwrap()));
+    let mut writes = writes.into_iter().peekable();
+    while writes.peek().is_some() {
+        let some = writes.by_ref().take(MAX_COMMIT_WRITES).collect();
+        store.commit(some, CommitMode::Each).await.unwrap().into_iter().for_each(|outcome| drop(outcome.unwrap()));
+    }
 }
 
 async fn name(store: &impl Store, key: &str) -> Option<String> {

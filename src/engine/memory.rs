@@ -177,6 +177,7 @@ impl Store for MemoryStore {
         let prefix = parent.map(DomainKey::new).map(|key| key.as_bytes().to_vec()).unwrap_or_default();
         let start = match after {
             None => Bound::Unbounded,
+            Some(_) if order == DomainOrder::LargestFirst => return Err(StoreError::InvalidCursor),
             Some(Cursor(last)) if last.starts_with(&prefix) && DomainKey::from_stored(last).is_some() => {
                 Bound::Excluded(last.to_vec())
             }

@@ -73,7 +73,7 @@ fn table() -> Vec<(RpcError, Row)> {
         (
             RpcError::Store(StoreError::TooManyWrites { writes: 9, limit: 8 }),
             Row {
-                metadata: &[("writes", "9"), ("limit", "8")],
+                metadata: &[("limit", "8"), ("writes", "9")],
                 fields: &["writes"],
                 ..row(InvalidArgument, "INVALID_FIELD")
             },

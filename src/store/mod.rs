@@ -146,7 +146,7 @@ pub trait Store: Send + Sync + 'static {
     /// `parent` and all domains below it, or all domains.
     ///
     /// In index order a page has a cursor like [`list`](Store::list). In the order of counts the page holds
-    /// the largest, ties in index order, takes no cursor and has none.
+    /// the largest, ties in index order, and has no next cursor; to give it one is [`StoreError::InvalidCursor`].
     fn list_domains(
         &self,
         parent: Option<&Domain>,

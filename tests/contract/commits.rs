@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use profilestore::engine::EngineRules;
+use profilestore::model::limits::MAX_COMMIT_WRITES;
 use profilestore::model::{Outcome, Precondition, Rejection};
 use profilestore::store::{Clock, CommitMode, Scope, Store, StoreError};
 
@@ -213,4 +214,16 @@ pub async fn a_commit_whose_future_is_dropped_is_made_as_a_whole_or_not_at_all<K
         assert_eq!(get(store, &keys[0]).await.is_some(), made[0].is_some());
     }
     assert_eq!(store.verify().await.unwrap().problems, [""; 0]);
+}
+
+pub async fn a_commit_of_too_many_writes_is_refused_and_changes_nothing<K: Stack>() {
+    let stack = K::open(Default::default()).await;
+    let store = stack.store();
+    let writes = |count: usize| (0..count).map(|number| put(&number.to_string(), "", "")).collect();
+    let refused = store.commit(writes(MAX_COMMIT_WRITES + 1), CommitMode::Each).await;
+    let error = StoreError::TooManyWrites { writes: MAX_COMMIT_WRITES + 1, limit: MAX_COMMIT_WRITES };
+    assert_eq!(refused, Err(error));
+    assert_eq!(store.count(&Scope::All).await.unwrap(), 0);
+    store.commit(writes(MAX_COMMIT_WRITES), CommitMode::All).await.unwrap();
+    assert_eq!(store.count(&Scope::All).await.unwrap(), MAX_COMMIT_WRITES as u64);
 }

@@ -142,6 +142,7 @@ impl Tree {
         let prefix = parent.map(|key| key.as_bytes().to_vec()).unwrap_or_default();
         let start = match after {
             None => Bound::Included(prefix.clone()),
+            Some(_) if order == DomainOrder::LargestFirst => return Err(StoreError::InvalidCursor),
             Some(Cursor(last)) if last.starts_with(&prefix) && DomainKey::from_stored(last).is_some() => {
                 Bound::Excluded(last.to_vec())
             }
