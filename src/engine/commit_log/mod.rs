@@ -1,7 +1,7 @@
 //! The commit log: an append-only sequence of commit groups on disk, and the point of commit.
 //!
 //! A group that [`CommitLog::append`] returned for is durable. Segment files hold the groups; each is named
-//! by the sequence number of its first change. [`frame`] has the byte layout.
+//! by the sequence number of its first change. `frame.rs` has the byte layout.
 //!
 //! Invariants:
 //!

@@ -3,8 +3,8 @@
 //! The commit log is the point of commit. One committer thread takes what is queued, decides it as a group,
 //! appends one frame to the log and syncs it, and only then applies one batch to sled, where reads look. So
 //! no read can see what is not durable, and sled is state that the log completes after a crash. What sled
-//! 0.34 does wrong by itself, and how it is held here, stands at each place: [`sync_hook`], [`open`],
-//! [`committer`].
+//! 0.34 does wrong by itself, and how it is held here, stands at each place: `sync_hook`, `open`,
+//! `committer`.
 //!
 //! ```text
 //! data directory   LOCK   FORMAT   commit-log/   sled/
