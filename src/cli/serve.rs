@@ -1,5 +1,7 @@
 //! `profilestore serve`.
 
+use std::io::Write;
+
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -17,8 +19,18 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let result: anyhow::Result<()> = runtime.block_on(async {
         // Before anything is opened, so that a signal during a long recovery is not lost.
         let mut signals = Signals::new().context("signals cannot be handled")?;
-        let server = Server::start(&settings, args.sample).await?;
-        println!(
+        let server = tokio::select! {
+            server = Server::start(&settings, args.sample) => server?,
+            () = signals.next() => {
+                // What is on disk is as good as after a kill, which is good; waiting for a long recovery or a
+                // large sample would only make the operator send the next signal.
+                eprintln!("profilestore: stopped by a signal before it was ready");
+                std::process::exit(1);
+            }
+        };
+        // Whoever reads the line may have gone away; the server serves all the same.
+        let _ = writeln!(
+            std::io::stdout(),
             "profilestore is ready: grpc={} admin={} data_dir={} profiles={}",
             server.grpc_address(),
             server.admin_address(),
