@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::{HeaderMap, Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tonic::Status;
 use tower::{Layer, Service};
 
@@ -103,6 +103,10 @@ where
         let Some(call) = this.call.as_pin_mut() else {
             return Poll::Ready(Ok(refusal(this.refusal.take().unwrap_or(RpcError::DeadlineExceeded))));
         };
+        // The timer is good to a millisecond and a call can be ready at once, so look at the clock itself.
+        if this.timeout.as_ref().is_some_and(|timeout| timeout.deadline() <= Instant::now()) {
+            return Poll::Ready(Ok(refusal(RpcError::DeadlineExceeded)));
+        }
         if let Poll::Ready(answer) = call.poll(cx) {
             let timeout = this.timeout.take();
             return Poll::Ready(
