@@ -266,3 +266,48 @@ async fn update_time_never_goes_back_over_a_restart() {
         store.close().await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn state_that_may_hold_half_a_group_is_set_aside_and_rebuilt() {
+    let dir = tempfile::tempdir().unwrap();
+    let live = dir.path().join("live");
+    let store = open(&live).await.unwrap();
+    commit(&store, put(0, "first")).await;
+    store.close().await.unwrap();
+    // What the committer leaves when a batch fails; the state itself is made worthless here.
+    fs::write(live.join("sled-suspect"), "").unwrap();
+    fs::write(live.join("sled").join("db"), "not a database").unwrap();
+    let store = open(&live).await.unwrap();
+    assert_eq!(names(&store).await, ["first"]);
+    store.close().await.unwrap();
+    assert!(live.join("sled-set-aside-1").join("db").exists() && !live.join("sled-suspect").exists());
+    assert_eq!(names(&open(&live).await.unwrap()).await, ["first"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_updates_of_large_profiles_are_all_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(dir.path()).await.unwrap());
+    let large = |number: usize| Profile {
+        id: format!("large-{number}"),
+        attributes: [("a".to_owned(), "x".repeat(16_000))].into(),
+        ..Profile::default()
+    };
+    let settings = Canonicalization::default();
+    for number in 0..64 {
+        let draft = Draft::from_profile(large(number), settings, "profile").unwrap();
+        commit(&store, Write::put(draft, Precondition::None)).await;
+    }
+    let mut commits = tokio::task::JoinSet::new();
+    for number in 0..64 {
+        let store = store.clone();
+        let rename: profilestore::model::UpdateFn = Box::new(move |current| {
+            let renamed = Profile { display_name: "renamed".into(), ..current.unwrap().clone() };
+            Draft::from_profile(renamed, settings, "profile")
+        });
+        let id = ProfileId::parse(&format!("large-{number}"), "id").unwrap();
+        commits.spawn(async move { commit(&store, Write::update(id, rename, Precondition::MustExist, 64)).await });
+    }
+    commits.join_all().await;
+    assert_eq!(names(&store).await, vec!["renamed"; 64]);
+}

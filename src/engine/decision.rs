@@ -70,6 +70,11 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
         result
     }
 
+    /// About how many bytes the changes so far take in the log.
+    pub fn size_bytes(&self) -> usize {
+        self.changes.iter().map(|change| change.record.as_ref().map_or(0, |record| record.stored_bytes().len())).sum()
+    }
+
     /// The changes of the group, in order.
     pub fn into_changes(self) -> Vec<Change> {
         self.changes

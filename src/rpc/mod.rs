@@ -83,6 +83,15 @@ impl Services {
         self.set_health(ServingStatus::NotServing).await;
     }
 
+    /// Ends the streams that watch the health, which would otherwise keep a draining server waiting. They see
+    /// the last status first.
+    pub async fn end_health_watches(&self) {
+        let mut health = self.health.clone();
+        for name in HEALTH_NAMES {
+            health.clear_service_status(name).await;
+        }
+    }
+
     async fn set_health(&self, status: ServingStatus) {
         for name in HEALTH_NAMES {
             self.health.set_service_status(name, status).await;

@@ -10,6 +10,7 @@ use super::codec::EncodedProfile;
 use super::error::RpcError;
 use super::profile_service::ProfileHandler;
 use super::request::request_id;
+use crate::model::limits::MAX_PROFILE_BYTES;
 use crate::model::{
     Canonicalization, Draft, Etag, Outcome, Precondition, Profile, ProfileId, Rejection, UpdateFn, UpdateMask,
     Violations, Write,
@@ -38,6 +39,13 @@ impl<S: Store> ProfileHandler<S> {
         let request_id = violations.check(request_id(&request.request_id)).flatten();
         let mask = violations.check(UpdateMask::parse(request.update_mask.as_ref(), "update_mask"));
         let profile = violations.check(required(request.profile));
+        if let Some(given_bytes) = profile.as_ref().map(Profile::encoded_len)
+            && given_bytes > MAX_PROFILE_BYTES
+        {
+            // Also when a mask leaves most of it out: it waits in the queue as a whole.
+            let description = format!("has {given_bytes} bytes encoded; at most {MAX_PROFILE_BYTES} are allowed");
+            violations.add("profile", description);
+        }
         let checked = match (&mask, &profile) {
             (Some(mask), Some(profile)) => violations.check(masked_draft(mask, profile, self.settings)),
             (None, Some(profile)) => {

@@ -24,7 +24,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// After an error of accept (such as too many open files) the loop pauses, or it would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// A client must send its first bytes within this time.
+/// What every HTTP/2 client sends first (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const PREFACE_POLL: Duration = Duration::from_millis(10);
+/// A client must have sent the preface within this time.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The bounds of the serving loop.
@@ -102,10 +105,10 @@ where
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
-        spoke = tokio::time::timeout(HANDSHAKE_TIMEOUT, first_bytes(&stream)) => match spoke {
+        spoke = tokio::time::timeout(HANDSHAKE_TIMEOUT, preface(&stream)) => match spoke {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(error.to_string()),
-            Err(_) => return Err("the client sent nothing".into()),
+            Err(_) => return Err("the client sent no HTTP/2 preface in time".into()),
         },
     }
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -123,9 +126,18 @@ where
     connection.await.map_err(|error| error.to_string())
 }
 
-async fn first_bytes(stream: &TcpStream) -> io::Result<()> {
-    match stream.peek(&mut [0]).await? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(()),
+/// Waits for the whole preface, because hyper would wait for it without an end.
+async fn preface(stream: &TcpStream) -> io::Result<()> {
+    let mut bytes = [0; PREFACE.len()];
+    loop {
+        let length = stream.peek(&mut bytes).await?;
+        if length == 0 || !PREFACE.starts_with(&bytes[..length]) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the client does not speak HTTP/2"));
+        }
+        if length == PREFACE.len() {
+            return Ok(());
+        }
+        // Part of it is here, so the socket stays readable and cannot tell when there is more.
+        tokio::time::sleep(PREFACE_POLL).await;
     }
 }

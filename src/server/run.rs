@@ -127,6 +127,7 @@ impl Server {
         tracing::info!(failed = failed.is_some(), "draining");
         self.services.set_not_serving().await;
         self.draining.cancel();
+        self.services.end_health_watches().await;
         if let Err(error) = serving.await {
             tracing::error!(%error, "the serving loop ended early");
         }

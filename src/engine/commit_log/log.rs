@@ -41,7 +41,7 @@ pub enum LogError<E = std::convert::Infallible> {
         bytes: usize,
     },
     /// The one who takes the groups failed.
-    #[error("replay failed")]
+    #[error("the commit log cannot be replayed: {0}")]
     Replay(E),
 }
 
@@ -73,10 +73,14 @@ impl CommitLog {
         let io = |source| LogError::Io { dir: dir.to_owned(), source };
         let firsts = segment::list(dir).map_err(io)?;
         let close_mark = close_mark::read(dir).map_err(io)?;
-        if let Some(&last) = firsts.last() {
-            // A frame that a killed process wrote but never synced can be read from the page cache: make it
-            // durable before the state behind the log, and so any reader, gets to know it.
-            File::open(segment::path(dir, last)).and_then(|file| file.sync_all()).map_err(io)?;
+        // A kill may have come between the creation of a file and the sync of its entry.
+        durable_file::sync_dir(dir).map_err(io)?;
+        if let (Some(&last), None) = (firsts.last(), close_mark) {
+            // What a stopped process wrote last can be read from the page cache although it is not on disk, and
+            // after a failed sync the kernel takes those pages for clean, so that another sync would do nothing.
+            // Written anew they are on disk before the state behind the log, and so any reader, knows them.
+            let path = segment::path(dir, last);
+            fs::read(&path).and_then(|bytes| durable_file::replace(&path, &bytes)).map_err(io)?;
         }
         // Older segments hold nothing that has to be replayed.
         let begin = firsts.partition_point(|&first| first <= applied_sequence + 1).saturating_sub(1);

@@ -141,6 +141,8 @@ impl DataDir {
             Self { path: path.to_owned(), canonicalization, reindexing: false, incarnation, is_new, _lock: lock };
         durable_file::create_dir(&this.commit_log()).map_err(access("written"))?;
         durable_file::create_dir(&this.sled()).map_err(access("written"))?;
+        // A kill may have come between the creation of a directory and the sync of its entry.
+        durable_file::sync_dir(path).map_err(access("written"))?;
         Ok(this)
     }
 
@@ -177,6 +179,33 @@ impl DataDir {
     /// The directory of the commit log.
     pub fn commit_log(&self) -> PathBuf {
         self.path.join("commit-log")
+    }
+
+    /// The mark that sled's state may hold half a group.
+    pub fn suspect_mark(&self) -> PathBuf {
+        self.path.join("sled-suspect")
+    }
+
+    /// Sets sled's state aside if a failed write may have left half a group in it. The log brings it back.
+    pub fn set_suspect_state_aside(&self) -> Result<(), DataDirError> {
+        let mark = self.suspect_mark();
+        if !mark.exists() {
+            return Ok(());
+        }
+        let moved = (|| {
+            let aside = (1..).map(|number| self.path.join(format!("sled-set-aside-{number}")));
+            let aside =
+                aside.into_iter().find(|path| !path.exists()).unwrap_or_else(|| self.path.join("sled-set-aside"));
+            fs::rename(self.sled(), &aside)?;
+            durable_file::create_dir(&self.sled())?;
+            tracing::warn!(
+                aside = %aside.display(),
+                "a write had failed halfway: sled's state was set aside and is rebuilt from the commit log"
+            );
+            fs::remove_file(&mark)?;
+            durable_file::sync_dir(&self.path)
+        })();
+        moved.map_err(|source| DataDirError::Access { dir: self.path.clone(), action: "written", source })
     }
 
     /// sled's directory.

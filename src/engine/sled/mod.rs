@@ -4,12 +4,13 @@
 //! appends one frame to the log and syncs it, and only then applies one batch to sled, where reads look. So
 //! no read can see what is not durable, and sled is state that the log completes after a crash. What sled
 //! 0.34 does wrong by itself, and how it is held here, stands at each place: `sync_hook`, `open`,
-//! `committer`.
+//! `commit_thread`.
 //!
 //! ```text
 //! data directory   LOCK   FORMAT   commit-log/   sled/
 //! ```
 
+mod commit_thread;
 mod committer;
 mod data_dir;
 mod keys;

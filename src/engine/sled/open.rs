@@ -109,6 +109,7 @@ pub(super) struct Opened {
 pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> Result<Opened, OpenError> {
     let started = Instant::now();
     let mut data_dir = DataDir::open(&options.path, options.canonicalization, options.reindex)?;
+    data_dir.set_suspect_state_aside()?;
     let tree = open_tree(&data_dir.sled(), options.sled_cache_bytes)?;
     check_sync_hook(&tree)?;
     let mut applied = tree.applied()?;
@@ -137,6 +138,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         incarnation: data_dir.incarnation(),
         rules: options.rules.clone(),
         observer,
+        suspect_mark: data_dir.suspect_mark(),
     };
     let committer = Committer::start(parts, options.queue).map_err(OpenError::Thread)?;
     Ok(Opened { data_dir, tree, committer })
@@ -221,6 +223,6 @@ fn replay(tree: &Tree, applied: &mut Applied, group: LoggedGroup) -> Result<(), 
             previous_index_key: current.as_ref().and_then(Record::index_key),
         });
     }
-    *applied = tree.apply(*applied, &changes, group.time)?;
+    *applied = tree.apply(tree.prepare(*applied, &changes, group.time)?)?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Semaphore;
 
-use crate::store::StoreError;
+use crate::store::{Corruption, StoreError};
 
 /// Whether the caller of a scan has gone away.
 #[derive(Debug, Clone, Default)]
@@ -57,7 +57,8 @@ impl ScanPool {
             let _running = running;
             scan(&cancelled)
         });
-        task.await.unwrap_or_else(|error| Err(StoreError::Failed { cause: format!("a scan ended early: {error}") }))
+        // sled panics on some damaged pages. The runtime ends before a scan does only when the process ends.
+        task.await.unwrap_or_else(|_| Err(StoreError::Corrupt(Corruption("sled panicked while it read".into()))))
     }
 
     /// Refuses new scans and waits for the running ones.

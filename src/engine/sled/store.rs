@@ -1,5 +1,6 @@
 //! The seam over the tree and the committer.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -98,10 +99,11 @@ impl SledStore {
     }
 
     fn with_tree<T>(&self, read: impl FnOnce(&Tree) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        match &*self.tree.read() {
-            Some(tree) => read(tree),
-            None => Err(StoreError::Closed),
-        }
+        let tree = self.tree.read();
+        let Some(tree) = &*tree else { return Err(StoreError::Closed) };
+        // sled panics on some damaged pages; the caller should get an error and not a broken connection.
+        catch_unwind(AssertUnwindSafe(|| read(tree)))
+            .unwrap_or_else(|_| Err(StoreError::Corrupt(Corruption("sled panicked while it read".into()))))
     }
 
     async fn scan<T: Send + 'static>(

@@ -22,6 +22,12 @@ pub struct Tree {
     db: ::sled::Db,
 }
 
+/// A group of changes, ready to become visible.
+pub struct Prepared {
+    batch: ::sled::Batch,
+    applied: Applied,
+}
+
 impl Tree {
     /// Around an open database.
     pub fn new(db: ::sled::Db) -> Self {
@@ -50,8 +56,9 @@ impl Tree {
         }
     }
 
-    /// Makes a group of changes visible: one batch, atomic for readers and across crashes.
-    pub fn apply(&self, applied: Applied, changes: &[Change], time: CommitTime) -> Result<Applied, StoreError> {
+    /// Computes what a group of changes does to the tree, and finds everything that can be wrong with it. Nothing
+    /// is changed.
+    pub fn prepare(&self, applied: Applied, changes: &[Change], time: CommitTime) -> Result<Prepared, StoreError> {
         let mut batch = ::sled::Batch::default();
         let mut total = applied.total;
         for change in changes {
@@ -89,8 +96,14 @@ impl Tree {
         let sequence = changes.last().map_or(applied.sequence, |change| change.revision.0);
         let applied = Applied { sequence, time, total };
         batch.insert(keys::APPLIED, applied.encode());
-        self.db.apply_batch(batch).map_err(sled_error)?;
-        Ok(applied)
+        Ok(Prepared { batch, applied })
+    }
+
+    /// Makes a prepared group visible: one batch, atomic for readers and across crashes. After an error it may
+    /// be there in part, and the tree must not be used for writing any more.
+    pub fn apply(&self, prepared: Prepared) -> Result<Applied, StoreError> {
+        self.db.apply_batch(prepared.batch).map_err(sled_error)?;
+        Ok(prepared.applied)
     }
 
     /// Makes what was applied durable in sled too, so that the log need not be replayed from further back.
@@ -286,11 +299,14 @@ fn damaged(what: &str) -> StoreError {
 
 /// What an error of sled means to those above. Its text may hold keys, so only its kind is passed on.
 pub fn sled_error(error: ::sled::Error) -> StoreError {
-    match error {
-        ::sled::Error::Corruption { .. } => StoreError::Corrupt(Corruption("sled found a damaged page".into())),
-        ::sled::Error::Io(error) => StoreError::Failed { cause: format!("sled: {error}") },
-        ::sled::Error::CollectionNotFound(_) => StoreError::Failed { cause: "sled: collection not found".into() },
-        ::sled::Error::Unsupported(what) => StoreError::Failed { cause: format!("sled: {what}") },
-        ::sled::Error::ReportableBug(what) => StoreError::Failed { cause: format!("sled: {what}") },
-    }
+    let cause = match error {
+        ::sled::Error::Corruption { .. } => {
+            return StoreError::Corrupt(Corruption("sled found a damaged page".into()));
+        }
+        ::sled::Error::Io(error) => error.to_string(),
+        ::sled::Error::CollectionNotFound(_) => "collection not found".to_owned(),
+        ::sled::Error::Unsupported(what) | ::sled::Error::ReportableBug(what) => what,
+    };
+    tracing::error!(cause, "sled failed");
+    StoreError::Failed { cause: format!("sled: {cause}") }
 }

@@ -1,0 +1,280 @@
+//! The one thread that changes anything.
+//!
+//! It takes what is queued, up to 128 writes or 128 KiB (a single request is never split), and for the group:
+//! decides it, appends one frame to the log and syncs it, tells the observer, applies one batch to sled,
+//! tells the observer again, and answers. Between groups it flushes sled now and then, which bounds how much
+//! of the log a restart replays; it never flushes while a batch waits, because a reader that arrives behind
+//! both would stall for a whole sync.
+//!
+//! Invariants:
+//!
+//! * Nothing enters sled, and so no reader's sight, before its frame is on disk.
+//! * After the first error the committer makes no more writes: it answers [`StoreError::Failed`] until it is
+//!   closed. A failed sync is never repeated.
+//! * A request that was taken is decided and made to its end, whether its caller still waits or not.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+
+use super::committer::{Answer, CommitterParts, Message, Queued, Request, fail};
+use super::keys::Applied;
+use super::tree::Tree;
+use crate::engine::EngineRules;
+use crate::engine::commit_log::CommitLog;
+use crate::engine::decision::GroupDecision;
+use crate::engine::durable_file;
+use crate::model::limits::MAX_COMMIT_WRITES;
+use crate::model::{Change, CommitTime, Incarnation, Revision};
+use crate::store::{CommitObserver, StoreError, StoreState};
+
+/// A group is closed when it has this many writes. Larger batches break sled's reclaim of memory and space.
+const GROUP_WRITES: usize = MAX_COMMIT_WRITES;
+/// A group is closed when it has this many bytes.
+const GROUP_BYTES: usize = 128 * 1024;
+
+/// sled is flushed at the latest after this time, this many groups or this many bytes.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
+const FLUSH_GROUPS: usize = 64;
+const FLUSH_BYTES: usize = 8 * 1024 * 1024;
+
+/// What has been applied to sled but not flushed.
+struct Unflushed {
+    since: Instant,
+    groups: usize,
+    bytes: usize,
+}
+
+/// The thread's own state.
+pub(super) struct CommitThread {
+    requests: Receiver<Message>,
+    /// Requests that did not fit into the group before, in order.
+    held_back: VecDeque<Request>,
+    /// The callers of the group in the making, with what they will be told.
+    answers: Vec<(oneshot::Sender<Answer>, Answer)>,
+    /// A batch was begun: if it does not end well, sled may hold half of it.
+    applying: bool,
+    suspect_mark: PathBuf,
+    /// The close was met while a group was being filled.
+    closing: bool,
+    queued: Arc<Queued>,
+    state: watch::Sender<StoreState>,
+    /// `None` only after the close.
+    log: Option<CommitLog>,
+    tree: Arc<Tree>,
+    applied: Applied,
+    incarnation: Incarnation,
+    rules: EngineRules,
+    observer: Arc<dyn CommitObserver>,
+    unflushed: Option<Unflushed>,
+}
+
+/// Why the thread stops waiting.
+enum Next {
+    Group(Vec<Request>),
+    FlushDue,
+    Close,
+}
+
+impl CommitThread {
+    /// The thread's state at its start.
+    pub(super) fn new(
+        parts: CommitterParts,
+        requests: Receiver<Message>,
+        queued: Arc<Queued>,
+        state: watch::Sender<StoreState>,
+    ) -> Self {
+        Self {
+            requests,
+            held_back: VecDeque::new(),
+            closing: false,
+            answers: Vec::new(),
+            applying: false,
+            suspect_mark: parts.suspect_mark,
+            queued,
+            state,
+            log: Some(parts.log),
+            tree: parts.tree,
+            applied: parts.applied,
+            incarnation: parts.incarnation,
+            rules: parts.rules,
+            observer: parts.observer,
+            unflushed: None,
+        }
+    }
+
+    /// Works until the close, or until nobody can send any more.
+    pub(super) fn run(mut self) {
+        loop {
+            let next = self.next();
+            match next {
+                Next::Group(group) => self.guarded(|this| this.commit_group(group)),
+                Next::FlushDue => self.guarded(Self::flush),
+                Next::Close => break,
+            }
+        }
+        self.guarded(Self::close);
+    }
+
+    /// Runs one step; an error or a panic in it ends all writing.
+    fn guarded(&mut self, step: impl FnOnce(&mut Self) -> Result<(), StoreError>) {
+        let cause = match catch_unwind(AssertUnwindSafe(|| step(self))) {
+            Ok(Ok(())) => return,
+            Ok(Err(StoreError::Failed { cause })) => cause,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the committer panicked".to_owned(),
+        };
+        if std::mem::take(&mut self.applying) {
+            // A batch that fails halfway may become durable in part, with or without the applied sequence, and
+            // then no replay can tell. The next open rebuilds sled from the log.
+            if let Err(error) = durable_file::replace(&self.suspect_mark, b"") {
+                tracing::error!(%error, "sled's state could not be marked as suspect");
+            }
+        }
+        // First the state, then the callers: none of them may take a failure for an orderly close.
+        fail(&self.state, cause.clone());
+        for (answer, _) in self.answers.drain(..) {
+            let _ = answer.send(Err(StoreError::Failed { cause: cause.clone() }));
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(*self.state.borrow(), StoreState::Failed { .. })
+    }
+
+    /// Waits for a request and takes with it what else is queued and fits.
+    fn next(&mut self) -> Next {
+        let first = match self.held_back.pop_front() {
+            Some(request) => request,
+            None if self.closing => return Next::Close,
+            None => match self.receive() {
+                Ok(Message::Commit(request)) => request,
+                Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => return Next::Close,
+                Err(RecvTimeoutError::Timeout) => return Next::FlushDue,
+            },
+        };
+        let (mut writes, mut bytes) = (first.writes.len(), first.size_bytes);
+        let mut group = vec![first];
+        while writes < GROUP_WRITES && bytes < GROUP_BYTES {
+            let Some(request) = self.held_back.pop_front().or_else(|| self.try_receive()) else { break };
+            writes += request.writes.len();
+            bytes += request.size_bytes;
+            if writes > GROUP_WRITES || bytes > GROUP_BYTES {
+                self.held_back.push_front(request);
+                break;
+            }
+            group.push(request);
+        }
+        Next::Group(group)
+    }
+
+    /// A request that is queued already.
+    fn try_receive(&mut self) -> Option<Request> {
+        match self.requests.try_recv() {
+            Ok(Message::Commit(request)) => Some(request),
+            Ok(Message::Close) => {
+                self.closing = true;
+                None
+            }
+            Err(TryRecvError::Disconnected | TryRecvError::Empty) => None,
+        }
+    }
+
+    fn receive(&self) -> Result<Message, RecvTimeoutError> {
+        match &self.unflushed {
+            None => self.requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(unflushed) => self.requests.recv_timeout(FLUSH_INTERVAL.saturating_sub(unflushed.since.elapsed())),
+        }
+    }
+
+    fn commit_group(&mut self, group: Vec<Request>) -> Result<(), StoreError> {
+        if self.has_failed() {
+            // Dropping the requests tells the callers.
+            group.iter().for_each(|request| self.queued.leave(request.size_bytes));
+            return Ok(());
+        }
+        let time = self.rules.clock.now().max(self.applied.time);
+        let changes = self.decide(group, time)?;
+        if !changes.is_empty() {
+            self.make(&changes, time)?;
+        }
+        for (answer, outcome) in self.answers.drain(..) {
+            // Nobody may be waiting any more; the commit is made all the same.
+            let _ = answer.send(outcome);
+        }
+        let flush_due = self.unflushed.as_ref().is_some_and(|unflushed| {
+            unflushed.groups >= FLUSH_GROUPS
+                || unflushed.bytes >= FLUSH_BYTES
+                || unflushed.since.elapsed() >= FLUSH_INTERVAL
+        });
+        if flush_due { self.flush() } else { Ok(()) }
+    }
+
+    /// Decides the requests of a group, as many as fit by what they really write: a small update of a large
+    /// profile writes a large one.
+    fn decide(&mut self, group: Vec<Request>, time: CommitTime) -> Result<Vec<Change>, StoreError> {
+        let tree = self.tree.clone();
+        let first = Revision(self.applied.sequence + 1);
+        let mut decision = GroupDecision::new(&*tree, self.rules.unique_email, self.incarnation, first, time);
+        let mut requests = group.into_iter();
+        while decision.size_bytes() < GROUP_BYTES
+            && let Some(request) = requests.next()
+        {
+            self.queued.leave(request.size_bytes);
+            let outcome = decision.decide(request.writes, request.mode);
+            let failed = outcome.as_ref().err().filter(|error| matches!(error, StoreError::Failed { .. })).cloned();
+            self.answers.push((request.answer, outcome));
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+        for request in requests.rev() {
+            self.held_back.push_front(request);
+        }
+        Ok(decision.into_changes())
+    }
+
+    /// Makes changes durable, then visible.
+    fn make(&mut self, changes: &[Change], time: CommitTime) -> Result<(), StoreError> {
+        // Everything that can be wrong is found before anything is logged: a logged group must be applicable, now
+        // and at every replay.
+        let prepared = match self.tree.prepare(self.applied, changes, time) {
+            Ok(prepared) => prepared,
+            Err(error @ StoreError::Corrupt(_)) => {
+                self.answers.iter_mut().for_each(|(_, outcome)| *outcome = Err(error.clone()));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let log = self.log.as_mut().ok_or(StoreError::Closed)?;
+        let bytes = log.append(changes, time).map_err(|error| StoreError::Failed { cause: error.to_string() })?;
+        self.observer.before_apply(changes);
+        self.applying = true;
+        self.applied = self.tree.apply(prepared)?;
+        self.applying = false;
+        self.observer.after_apply(changes);
+        let unflushed = self.unflushed.get_or_insert(Unflushed { since: Instant::now(), groups: 0, bytes: 0 });
+        unflushed.groups += 1;
+        unflushed.bytes += bytes;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        if self.unflushed.take().is_some() && !self.has_failed() {
+            self.tree.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Flushes sled and leaves the log's mark; after a failure nothing is touched any more.
+    fn close(&mut self) -> Result<(), StoreError> {
+        let Some(log) = self.log.take().filter(|_| !self.has_failed()) else { return Ok(()) };
+        self.tree.flush()?;
+        log.close().map_err(|error| StoreError::Failed { cause: format!("closing the commit log: {error}") })
+    }
+}
