@@ -39,13 +39,6 @@ impl<S: Store> ProfileHandler<S> {
         let request_id = violations.check(request_id(&request.request_id)).flatten();
         let mask = violations.check(UpdateMask::parse(request.update_mask.as_ref(), "update_mask"));
         let profile = violations.check(required(request.profile));
-        if let Some(given_bytes) = profile.as_ref().map(Profile::encoded_len)
-            && given_bytes > MAX_PROFILE_BYTES
-        {
-            // Also when a mask leaves most of it out: it waits in the queue as a whole.
-            let description = format!("has {given_bytes} bytes encoded; at most {MAX_PROFILE_BYTES} are allowed");
-            violations.add("profile", description);
-        }
         let checked = match (&mask, &profile) {
             (Some(mask), Some(profile)) => violations.check(masked_draft(mask, profile, self.settings)),
             (None, Some(profile)) => {
@@ -54,6 +47,12 @@ impl<S: Store> ProfileHandler<S> {
             }
             (_, None) => None,
         };
+        // Also when a mask leaves most of it out: it waits in the queue as a whole.
+        let given_bytes = profile.as_ref().map_or(0, Profile::encoded_len);
+        if given_bytes > MAX_PROFILE_BYTES && !violations.iter().any(|violation| violation.field == "profile") {
+            let description = format!("has {given_bytes} bytes encoded; at most {MAX_PROFILE_BYTES} are allowed");
+            violations.add("profile", description);
+        }
         let (Some(mask), Some(profile), Some(checked), true) = (mask, profile, checked, violations.is_empty()) else {
             return Err(violations.into());
         };
