@@ -7,8 +7,8 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::model::{IndexKey, ProfileId, Record};
-use crate::store::{Cursor, Page, PageBounds, Scope, StoreError};
+use crate::model::{DomainKey, IndexKey, ProfileId, Record};
+use crate::store::{Cursor, DomainOrder, Page, PageBounds, Scope, StoreError};
 
 const ID_START: u8 = 0x00;
 
@@ -52,6 +52,28 @@ pub fn page_start(scope: &Scope, after: Option<&Cursor>) -> Result<Bound<Vec<u8>
         _ => last.starts_with(&prefix) && split_entry(last).is_some(),
     };
     if readable { Ok(Bound::Excluded(last.to_vec())) } else { Err(StoreError::InvalidCursor) }
+}
+
+/// The bytes with which the keys of a domain and all below it begin; of all domains: nothing.
+pub fn domains_prefix(parent: Option<&DomainKey>) -> Vec<u8> {
+    parent.map(|key| key.as_bytes().to_vec()).unwrap_or_default()
+}
+
+/// Where the next page of the domains under `parent` begins. Only index order has further pages.
+pub fn domain_page_start(
+    parent: Option<&DomainKey>,
+    order: DomainOrder,
+    after: Option<&Cursor>,
+) -> Result<Bound<Vec<u8>>, StoreError> {
+    let prefix = domains_prefix(parent);
+    match after {
+        None => Ok(Bound::Included(prefix)),
+        Some(_) if order == DomainOrder::LargestFirst => Err(StoreError::InvalidCursor),
+        Some(Cursor(last)) if last.starts_with(&prefix) && DomainKey::from_stored(last).is_some() => {
+            Ok(Bound::Excluded(last.to_vec()))
+        }
+        Some(_) => Err(StoreError::InvalidCursor),
+    }
 }
 
 /// Reads one page from a scope's entries in order. `load` gives the record of an entry, or `None` when

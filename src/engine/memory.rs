@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::EngineRules;
 use super::decision::{CurrentState, GroupDecision, Outcomes};
-use super::entry::{entry, page_start, read_page, scope_prefix, split_entry};
+use super::entry::{domain_page_start, domains_prefix, entry, page_start, read_page, scope_prefix, split_entry};
 use crate::model::limits::MAX_COMMIT_WRITES;
 use crate::model::{
     Change, CommitTime, Domain, DomainKey, Incarnation, IndexKey, ProfileId, Record, Revision, Write, counter_deltas,
@@ -174,15 +174,9 @@ impl Store for MemoryStore {
         max_domains: usize,
     ) -> Result<DomainPage, StoreError> {
         self.ensure_open()?;
-        let prefix = parent.map(DomainKey::new).map(|key| key.as_bytes().to_vec()).unwrap_or_default();
-        let start = match after {
-            None => Bound::Unbounded,
-            Some(_) if order == DomainOrder::LargestFirst => return Err(StoreError::InvalidCursor),
-            Some(Cursor(last)) if last.starts_with(&prefix) && DomainKey::from_stored(last).is_some() => {
-                Bound::Excluded(last.to_vec())
-            }
-            Some(_) => return Err(StoreError::InvalidCursor),
-        };
+        let parent = parent.map(DomainKey::new);
+        let prefix = domains_prefix(parent.as_ref());
+        let start = domain_page_start(parent.as_ref(), order, after)?;
         let profiles = self.profiles.lock();
         let mut found: Vec<_> = profiles
             .counters_from(start)

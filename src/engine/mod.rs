@@ -10,6 +10,7 @@ mod durable_file;
 pub mod entry;
 pub mod memory;
 pub mod sled;
+
 /// What an engine must know to decide writes.
 #[derive(Debug, Clone)]
 pub struct EngineRules {

@@ -97,9 +97,8 @@ impl CommitLog {
                 let what = format!("the commit log has a gap: segment {first} follows {}", next_sequence - 1);
                 return Err(LogError::Corrupt(what));
             }
-            let header = segment::SegmentHeaderCheck { incarnation: incarnation.0 };
             let path = segment::path(dir, first);
-            let segment_end = segment::read(&path, &header, &mut next_sequence, |group| {
+            let segment_end = segment::read(&path, incarnation, &mut next_sequence, |group| {
                 if group.last_sequence() > applied_sequence { replay(group) } else { Ok(()) }
             })
             .map_err(|error| match error {

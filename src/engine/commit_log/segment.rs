@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::codec::LoggedGroup;
-use super::frame::{HEADER_BYTES, HeaderError, SegmentHeader, frame_at, good_frame_behind};
-use crate::engine::commit_log::frame::FRAME_OVERHEAD_BYTES;
+use super::frame::{FRAME_OVERHEAD_BYTES, HEADER_BYTES, HeaderError, SegmentHeader, frame_at, good_frame_behind};
+use crate::model::Incarnation;
 
 /// The path of the segment whose first change has this sequence number.
 pub fn path(dir: &Path, first_sequence: u64) -> PathBuf {
@@ -58,11 +58,11 @@ pub enum SegmentError<E> {
 
 /// Reads a segment and gives each group to `on_group`.
 ///
-/// `expected_sequence` is the first sequence number that the segment must have; it counts on with every
+/// The segment must belong to `incarnation`. `expected_sequence` is the first sequence number that the segment must have; it counts on with every
 /// group and says afterwards which one comes next.
 pub fn read<E>(
     path: &Path,
-    header: &SegmentHeaderCheck,
+    incarnation: Incarnation,
     expected_sequence: &mut u64,
     mut on_group: impl FnMut(LoggedGroup) -> Result<(), E>,
 ) -> Result<SegmentEnd, SegmentError<E>> {
@@ -70,7 +70,7 @@ pub fn read<E>(
     let corrupt = |what: String| Err(SegmentError::Corrupt(format!("commit log segment {name}: {what}")));
     let bytes = fs::read(path).map_err(SegmentError::Io)?;
     let salt = match SegmentHeader::decode(&bytes) {
-        Ok(found) if found.incarnation.0 != header.incarnation => return corrupt("belongs to another store".into()),
+        Ok(found) if found.incarnation != incarnation => return corrupt("belongs to another store".into()),
         Ok(found) if found.first_sequence != *expected_sequence => {
             return corrupt(format!("begins at {} instead of {expected_sequence}", found.first_sequence));
         }
@@ -99,10 +99,4 @@ pub fn read<E>(
         return corrupt(format!("the frame at byte {offset} is damaged and good ones follow it"));
     }
     Ok(SegmentEnd::Torn { salt, good_bytes: offset as u64 })
-}
-
-/// What a segment's header must say.
-pub struct SegmentHeaderCheck {
-    /// The store's incarnation.
-    pub incarnation: u64,
 }

@@ -193,9 +193,14 @@ impl DataDir {
             return Ok(());
         }
         let moved = (|| {
-            let aside = (1..).map(|number| self.path.join(format!("sled-set-aside-{number}")));
-            let aside =
-                aside.into_iter().find(|path| !path.exists()).unwrap_or_else(|| self.path.join("sled-set-aside"));
+            let mut number = 1;
+            let aside = loop {
+                let path = self.path.join(format!("sled-set-aside-{number}"));
+                if !path.exists() {
+                    break path;
+                }
+                number += 1;
+            };
             fs::rename(self.sled(), &aside)?;
             durable_file::create_dir(&self.sled())?;
             tracing::warn!(

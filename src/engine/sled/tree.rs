@@ -13,7 +13,9 @@ use bytes::Bytes;
 use super::keys::{self, Applied, Counters};
 use super::scan_pool::Cancelled;
 use crate::engine::decision::CurrentState;
-use crate::engine::entry::{entry, page_start, read_page, scope_prefix, split_entry};
+use crate::engine::entry::{
+    domain_page_start, domains_prefix, entry, page_start, read_page, scope_prefix, split_entry,
+};
 use crate::model::{Change, CommitTime, DomainKey, IndexKey, ProfileId, Record, counter_deltas};
 use crate::store::{Corruption, Cursor, DomainCount, DomainOrder, DomainPage, Page, PageBounds, Scope, StoreError};
 
@@ -152,15 +154,8 @@ impl Tree {
         max_domains: usize,
         cancelled: &Cancelled,
     ) -> Result<DomainPage, StoreError> {
-        let prefix = parent.map(|key| key.as_bytes().to_vec()).unwrap_or_default();
-        let start = match after {
-            None => Bound::Included(prefix.clone()),
-            Some(_) if order == DomainOrder::LargestFirst => return Err(StoreError::InvalidCursor),
-            Some(Cursor(last)) if last.starts_with(&prefix) && DomainKey::from_stored(last).is_some() => {
-                Bound::Excluded(last.to_vec())
-            }
-            Some(_) => return Err(StoreError::InvalidCursor),
-        };
+        let prefix = domains_prefix(parent);
+        let start = domain_page_start(parent, order, after)?;
         let domains = self.range(keys::DOMAIN, &start, prefix, cancelled).map(|row| {
             let (key, value) = row?;
             let domain = DomainKey::from_stored(&key[1..]).ok_or_else(|| damaged("a domain's key"))?;
