@@ -15,18 +15,28 @@ const ID_START: u8 = 0x00;
 /// The entry of a profile under its index key.
 pub fn entry(key: &IndexKey, id: &ProfileId) -> Vec<u8> {
     let mut entry = Vec::with_capacity(key.as_bytes().len() + 1 + id.as_bytes().len());
-    entry.extend_from_slice(key.as_bytes());
-    entry.push(ID_START);
-    entry.extend_from_slice(id.as_bytes());
+    push_entry(&mut entry, key.as_bytes(), id.as_bytes());
     entry
 }
 
-/// The index key's bytes and the id of an entry. `None` when the bytes are not an entry.
-pub fn split_entry(entry: &[u8]) -> Option<(&[u8], ProfileId)> {
+/// Appends the entry of a profile under the bytes of its index key.
+pub fn push_entry(buffer: &mut Vec<u8>, index_key: &[u8], id: &[u8]) {
+    buffer.extend_from_slice(index_key);
+    buffer.push(ID_START);
+    buffer.extend_from_slice(id);
+}
+
+/// The bytes of the index key and of the id of an entry that a checksum covers. `None` without a separator.
+pub fn split_entry(entry: &[u8]) -> Option<(&[u8], &[u8])> {
     // An id has no 0x00, so the last one is the separator.
     let end = entry.iter().rposition(|&byte| byte == ID_START)?;
-    IndexKey::from_stored(&entry[..end])?;
-    Some((&entry[..end], ProfileId::from_stored(&entry[end + 1..])?))
+    Some((&entry[..end], &entry[end + 1..]))
+}
+
+/// The index key and the id of an entry that came from elsewhere. `None` when the bytes are not an entry.
+pub fn parse_entry(entry: &[u8]) -> Option<(IndexKey, ProfileId)> {
+    let (index_key, id) = split_entry(entry)?;
+    Some((IndexKey::from_stored(index_key)?, ProfileId::from_stored(id)?))
 }
 
 /// The bytes with which all entries of a scope begin. For [`Scope::All`], whose entries are ids: nothing.
@@ -49,7 +59,7 @@ pub fn page_start(scope: &Scope, after: Option<&Cursor>) -> Result<Bound<Vec<u8>
     let Some(Cursor(last)) = after else { return Ok(Bound::Included(prefix)) };
     let readable = match scope {
         Scope::All => ProfileId::from_stored(last).is_some(),
-        _ => last.starts_with(&prefix) && split_entry(last).is_some(),
+        _ => last.starts_with(&prefix) && parse_entry(last).is_some(),
     };
     if readable { Ok(Bound::Excluded(last.to_vec())) } else { Err(StoreError::InvalidCursor) }
 }
@@ -76,19 +86,16 @@ pub fn domain_page_start(
     }
 }
 
-/// Reads one page from a scope's entries in order. `load` gives the record of an entry, or `None` when
-/// the entry is no longer true, since an ordered scan is not a snapshot.
+/// Reads one page from a scope's rows in order, each with its entry (for [`Scope::All`]: its id).
 pub fn read_page<E: AsRef<[u8]>>(
-    mut entries: impl Iterator<Item = Result<E, StoreError>>,
+    rows: impl Iterator<Item = Result<(E, Record), StoreError>>,
     bounds: PageBounds,
-    mut load: impl FnMut(&[u8]) -> Result<Option<Record>, StoreError>,
 ) -> Result<Page, StoreError> {
     let mut records: Vec<Record> = Vec::new();
     let mut bytes = 0;
     let mut last: Option<E> = None;
-    for entry in entries.by_ref() {
-        let entry = entry?;
-        let Some(record) = load(entry.as_ref())? else { continue };
+    for row in rows {
+        let (entry, record) = row?;
         if !bounds.has_room_for(&record, records.len(), bytes) {
             let next = last.map(|entry| Cursor(Bytes::copy_from_slice(entry.as_ref())));
             return Ok(Page { records, next });
@@ -110,9 +117,10 @@ mod tests {
         let key = Email::parse("jan@mail.example", Canonicalization::default(), "email").unwrap().index_key();
         let id = ProfileId::parse("user-7", "id").unwrap();
         let entry = entry(&key, &id);
-        assert_eq!(split_entry(&entry), Some((key.as_bytes(), id)));
-        assert_eq!(split_entry(b"com\0"), None);
-        assert_eq!(split_entry(b""), None);
+        assert_eq!(split_entry(&entry), Some((key.as_bytes(), id.as_bytes())));
+        assert_eq!(parse_entry(&entry), Some((key, id)));
+        assert_eq!(parse_entry(b"com\0"), None);
+        assert_eq!(parse_entry(b""), None);
     }
 
     #[test]

@@ -13,7 +13,9 @@ use tokio::sync::watch;
 
 use super::EngineRules;
 use super::decision::{CurrentState, GroupDecision, Outcomes};
-use super::entry::{domain_page_start, domains_prefix, entry, page_start, read_page, scope_prefix, split_entry};
+use super::entry::{
+    domain_page_start, domains_prefix, entry, page_start, parse_entry, read_page, scope_prefix, split_entry,
+};
 use crate::model::limits::MAX_COMMIT_WRITES;
 use crate::model::{
     Change, CommitTime, Domain, DomainKey, Incarnation, IndexKey, ProfileId, Record, Revision, Write, counter_deltas,
@@ -74,7 +76,7 @@ impl CurrentState for Profiles {
     fn has_email(&self, key: &IndexKey, counts: &dyn Fn(&ProfileId) -> bool) -> Result<bool, StoreError> {
         let prefix = scope_prefix(&Scope::Email(key.clone()));
         let entries = self.entries.range(prefix.clone()..).take_while(|entry| entry.starts_with(&prefix));
-        Ok(entries.filter_map(|entry| split_entry(entry)).any(|(_, id)| counts(&id)))
+        Ok(entries.filter_map(|entry| parse_entry(entry)).any(|(_, id)| counts(&id)))
     }
 }
 
@@ -149,21 +151,21 @@ impl Store for MemoryStore {
         let start = page_start(scope, after)?;
         let profiles = self.profiles.lock();
         if *scope == Scope::All {
-            let ids = profiles.records.keys().map(ProfileId::as_bytes);
-            let rest = ids.skip_while(|id| match &start {
-                Bound::Excluded(last) => id <= &&last[..],
+            let rest = profiles.records.iter().skip_while(|(id, _)| match &start {
+                Bound::Excluded(last) => id.as_bytes() <= &last[..],
                 _ => false,
             });
-            return read_page(rest.map(Ok), bounds, |id| {
-                Ok(ProfileId::from_stored(id).and_then(|id| profiles.records.get(&id).cloned()))
-            });
+            return read_page(rest.map(|(id, record)| Ok((id.as_bytes(), record.clone()))), bounds);
         }
         let prefix = scope_prefix(scope);
         let entries =
             profiles.entries.range((start, Bound::Unbounded)).take_while(|entry| entry.starts_with(&prefix));
-        read_page(entries.map(Ok), bounds, |entry| {
-            Ok(split_entry(entry).and_then(|(_, id)| profiles.records.get(&id).cloned()))
-        })
+        let rows = entries.filter_map(|entry| {
+            let (_, id) = split_entry(entry)?;
+            let record = profiles.records.get(std::str::from_utf8(id).ok()?)?;
+            Some(Ok((entry, record.clone())))
+        });
+        read_page(rows, bounds)
     }
 
     async fn list_domains(

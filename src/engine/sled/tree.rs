@@ -1,8 +1,9 @@
 //! The one sled tree: reading it, and applying a group of changes as one batch.
 //!
-//! Invariant: records, index entries, counters and the applied sequence change together, in one batch, so
-//! at every moment (and after every crash) they agree. sled's iterators are not snapshots, hence every
-//! index entry that a scan meets is checked against its record.
+//! Invariant: ids, records, counters and the applied sequence change together, in one batch, so at every
+//! moment (and after every crash) they agree. Two look-ups are not one snapshot, though, and neither is a
+//! scan: an index entry holds its record, so a page needs no second look-up, and a look-up by id that finds
+//! its record moved begins again.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,12 +11,10 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::keys::{self, Applied, Counters};
+use super::keys::{self, Applied, AtId, Counters};
 use super::scan_pool::Cancelled;
 use crate::engine::decision::CurrentState;
-use crate::engine::entry::{
-    domain_page_start, domains_prefix, entry, page_start, read_page, scope_prefix, split_entry,
-};
+use crate::engine::entry::{domain_page_start, domains_prefix, page_start, parse_entry, read_page, scope_prefix};
 use crate::model::{Change, CommitTime, DomainKey, IndexKey, ProfileId, Record, counter_deltas};
 use crate::store::{Corruption, Cursor, DomainCount, DomainOrder, DomainPage, Page, PageBounds, Scope, StoreError};
 
@@ -64,18 +63,26 @@ impl Tree {
         let mut batch = ::sled::Batch::default();
         let mut total = applied.total;
         for change in changes {
-            let record_key = keys::record_key(&change.id);
-            match &change.record {
-                Some(record) => batch.insert(&record_key[..], keys::encode_record(&record_key, record)),
-                None => batch.remove(&record_key[..]),
-            }
-            if change.moves_index_key() {
+            let id_key = keys::id_key(&change.id);
+            let moves = change.moves_index_key();
+            if let Some(before) = change.previous_index_key.as_ref().filter(|_| moves || change.record.is_none()) {
                 // The key that was stored is removed, never one computed anew.
-                if let Some(before) = &change.previous_index_key {
-                    batch.remove(keys::key(keys::ENTRY, &entry(before, &change.id)));
+                batch.remove(keys::entry_key(before.as_bytes(), change.id.as_bytes()));
+            }
+            match &change.record {
+                None => batch.remove(id_key),
+                Some(record) if record.index_key_bytes().is_empty() => {
+                    let value = keys::encode_here(&id_key, record);
+                    batch.insert(id_key, value);
                 }
-                if let Some(after) = change.index_key() {
-                    batch.insert(keys::key(keys::ENTRY, &entry(&after, &change.id)), &[]);
+                Some(record) => {
+                    let entry_key = keys::entry_key(record.index_key_bytes(), change.id.as_bytes());
+                    let value = keys::encode_entry(&entry_key, record);
+                    batch.insert(entry_key, value);
+                    if moves {
+                        let value = keys::encode_in_index(&id_key, record.index_key_bytes());
+                        batch.insert(id_key, value);
+                    }
                 }
             }
             total = total.checked_add_signed(change.total_delta()).ok_or_else(|| damaged("the total count"))?;
@@ -123,15 +130,22 @@ impl Tree {
     ) -> Result<Page, StoreError> {
         let start = page_start(scope, after)?;
         if *scope == Scope::All {
-            // Here the values are at hand: no second look-up.
-            return read_rows(self.range(keys::RECORD, &start, Vec::new(), cancelled), bounds);
+            let rows = self.range(keys::ID, &start, Vec::new(), cancelled).filter_map(|row| {
+                let (key, value) = match row {
+                    Ok(row) => row,
+                    Err(error) => return Some(Err(error)),
+                };
+                let record = self.record_at(&key, &value);
+                record.map(|record| record.map(|record| (Key(key), record))).transpose()
+            });
+            return read_page(rows, bounds);
         }
-        let entries =
-            self.range(keys::ENTRY, &start, scope_prefix(scope), cancelled).map(|row| row.map(|(key, _)| Key(key)));
-        read_page(entries, bounds, |entry| {
-            let Some((index_key, id)) = split_entry(entry) else { return Err(damaged("an index entry")) };
-            Ok(self.record(&id)?.filter(|record| record.index_key_bytes() == index_key))
-        })
+        let rows = self.range(keys::ENTRY, &start, scope_prefix(scope), cancelled).map(|row| {
+            let (key, value) = row?;
+            let record = keys::decode_entry(&key, &value).ok_or_else(|| damaged("a record"))?;
+            Ok((Key(key), record))
+        });
+        read_page(rows, bounds)
     }
 
     /// How many entries an e-mail has.
@@ -190,18 +204,57 @@ impl Tree {
     }
 }
 
+impl Tree {
+    /// The record of a row of ids; `None` when the profile has gone since the row was read.
+    fn record_at(&self, id_key: &[u8], value: &[u8]) -> Result<Option<Record>, StoreError> {
+        if let Found::Record(record) = self.follow(id_key, value)? {
+            return Ok(Some(record));
+        }
+        let id = ProfileId::from_stored(&id_key[1..]).ok_or_else(|| damaged("an id"))?;
+        self.record(&id)
+    }
+
+    fn follow(&self, id_key: &[u8], value: &[u8]) -> Result<Found, StoreError> {
+        match keys::decode_at_id(id_key, value) {
+            None => Err(damaged("a record")),
+            Some(AtId::Record(record)) => Ok(Found::Record(record)),
+            Some(AtId::InIndex(index_key)) => {
+                let entry_key = keys::entry_key(&index_key, &id_key[1..]);
+                match self.db.get(&entry_key).map_err(sled_error)? {
+                    None => Ok(Found::Moved),
+                    Some(value) => {
+                        keys::decode_entry(&entry_key, &value).map(Found::Record).ok_or_else(|| damaged("a record"))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What came of following an id into the index.
+enum Found {
+    Record(Record),
+    /// It is not there: a commit moved or removed it after the id was read, or it is lost.
+    Moved,
+}
+
 impl CurrentState for Tree {
     fn record(&self, id: &ProfileId) -> Result<Option<Record>, StoreError> {
-        let key = keys::record_key(id);
-        match self.db.get(&key).map_err(sled_error)? {
-            None => Ok(None),
-            Some(value) => match keys::decode_record(&key, &value) {
-                Some(record) => Ok(Some(record)),
-                None => {
-                    tracing::debug!(%id, "a record is damaged");
-                    Err(damaged("a record"))
+        let id_key = keys::id_key(id);
+        let mut applied_before = None;
+        loop {
+            let Some(value) = self.db.get(&id_key).map_err(sled_error)? else { return Ok(None) };
+            match self.follow(&id_key, &value)? {
+                Found::Record(record) => return Ok(Some(record)),
+                Found::Moved => {
+                    let applied = self.applied()?.sequence;
+                    if applied_before == Some(applied) {
+                        // Nothing was applied during this whole attempt, so nothing has moved.
+                        return Err(damaged("an index entry"));
+                    }
+                    applied_before = Some(applied);
                 }
-            },
+            }
         }
     }
 
@@ -210,7 +263,7 @@ impl CurrentState for Tree {
         let never = Cancelled::default();
         for row in self.range(keys::ENTRY, &Bound::Included(prefix.clone()), prefix, &never) {
             let (key, _) = row?;
-            let (_, id) = split_entry(&key[1..]).ok_or_else(|| damaged("an index entry"))?;
+            let (_, id) = parse_entry(&key[1..]).ok_or_else(|| damaged("an index entry"))?;
             if counts(&id) {
                 return Ok(true);
             }
@@ -226,27 +279,6 @@ impl AsRef<[u8]> for Key {
     fn as_ref(&self) -> &[u8] {
         &self.0[1..]
     }
-}
-
-fn read_rows(
-    rows: impl Iterator<Item = Result<(::sled::IVec, ::sled::IVec), StoreError>>,
-    bounds: PageBounds,
-) -> Result<Page, StoreError> {
-    let mut page = Page { records: Vec::new(), next: None };
-    let mut bytes = 0;
-    let mut last: Option<::sled::IVec> = None;
-    for row in rows {
-        let (key, value) = row?;
-        let record = keys::decode_record(&key, &value).ok_or_else(|| damaged("a record"))?;
-        if !bounds.has_room_for(&record, page.records.len(), bytes) {
-            page.next = last.map(|key| Cursor(Bytes::copy_from_slice(&key[1..])));
-            break;
-        }
-        bytes += PageBounds::cost(&record);
-        page.records.push(record);
-        last = Some(key);
-    }
-    Ok(page)
 }
 
 fn first_domains(

@@ -3,20 +3,18 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::keys::{self, Counters};
+use super::keys::{self, AtId, Counters};
 use super::scan_pool::Cancelled;
 use super::tree::Tree;
-use crate::engine::decision::CurrentState;
-use crate::engine::entry::{entry, split_entry};
-use crate::model::{DomainKey, ProfileId};
+use crate::engine::entry::parse_entry;
+use crate::model::{DomainKey, ProfileId, Record};
 use crate::store::{StoreError, VerifyReport};
 
-/// Checks records, index entries and counters. Exact while nothing writes; memory grows with the number of
-/// domains only.
+/// Checks ids, records and counters. Exact while nothing writes; memory grows with the number of domains only.
 pub fn verify(tree: &Tree, cancelled: &Cancelled) -> Result<VerifyReport, StoreError> {
     let mut report = VerifyReport::default();
-    let counted = check_records(tree, cancelled, &mut report)?;
-    check_entries(tree, cancelled, &mut report)?;
+    check_ids(tree, cancelled, &mut report)?;
+    let counted = check_entries(tree, cancelled, &mut report)?;
     check_counters(tree, cancelled, counted, &mut report)?;
     let total = tree.applied()?.total;
     if total != report.profiles {
@@ -25,38 +23,63 @@ pub fn verify(tree: &Tree, cancelled: &Cancelled) -> Result<VerifyReport, StoreE
     Ok(report)
 }
 
-/// Every record can be read, is the profile that its key says, and has its index entry. Returns the counters
-/// as they should be.
-fn check_records(
-    tree: &Tree,
-    cancelled: &Cancelled,
-    report: &mut VerifyReport,
-) -> Result<BTreeMap<DomainKey, Counters>, StoreError> {
-    let mut counted: BTreeMap<DomainKey, Counters> = BTreeMap::new();
-    for row in tree.range(keys::RECORD, &Bound::Included(Vec::new()), Vec::new(), cancelled) {
+/// Every id leads to a record that can be read.
+fn check_ids(tree: &Tree, cancelled: &Cancelled, report: &mut VerifyReport) -> Result<(), StoreError> {
+    for row in tree.range(keys::ID, &Bound::Included(Vec::new()), Vec::new(), cancelled) {
         let (key, value) = row?;
         report.profiles += 1;
         let Some(id) = ProfileId::from_stored(&key[1..]) else {
             report.add("a record's key is not an id".into());
             continue;
         };
-        let Some(record) = keys::decode_record(&key, &value) else {
-            report.add(format!("the record of {id} fails its checksum"));
-            continue;
-        };
-        match record.decode() {
-            Ok(profile) if profile.id == id.as_str() => {}
-            _ => report.add(format!("the record of {id} is not that profile")),
-        }
-        let Some(index_key) = record.index_key() else {
-            if !record.index_key_bytes().is_empty() {
-                report.add(format!("the record of {id} has a damaged index key"));
+        match keys::decode_at_id(&key, &value) {
+            None => report.add(format!("the record of {id} fails its checksum")),
+            Some(AtId::Record(record)) => {
+                if !is_profile(&record, &id) {
+                    report.add(format!("the record of {id} is not that profile"));
+                }
             }
+            Some(AtId::InIndex(index_key)) => {
+                let entry_key = keys::entry_key(&index_key, id.as_bytes());
+                // What the entry holds is checked among the entries.
+                if !tree.db().contains_key(entry_key).map_err(super::tree::sled_error)? {
+                    report.add(format!("{id} leads to an index entry that is not there"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every index entry holds the record of its id, which leads to this entry. Returns the counters as they
+/// should be.
+fn check_entries(
+    tree: &Tree,
+    cancelled: &Cancelled,
+    report: &mut VerifyReport,
+) -> Result<BTreeMap<DomainKey, Counters>, StoreError> {
+    let mut counted: BTreeMap<DomainKey, Counters> = BTreeMap::new();
+    for row in tree.range(keys::ENTRY, &Bound::Included(Vec::new()), Vec::new(), cancelled) {
+        let (key, value) = row?;
+        report.index_entries += 1;
+        let Some((index_key, id)) = parse_entry(&key[1..]) else {
+            report.add("an index entry cannot be read".into());
             continue;
         };
-        let entry_key = keys::key(keys::ENTRY, &entry(&index_key, &id));
-        if !tree.db().contains_key(entry_key).map_err(super::tree::sled_error)? {
-            report.add(format!("the record of {id} has no index entry"));
+        match keys::decode_entry(&key, &value) {
+            None => report.add(format!("the record of {id} fails its checksum")),
+            Some(record) if is_profile(&record, &id) => {}
+            Some(_) => report.add(format!("the record of {id} is not that profile")),
+        }
+        let id_key = keys::id_key(&id);
+        let at_id = tree.db().get(&id_key).map_err(super::tree::sled_error)?;
+        let leads_here = at_id.is_some_and(|value| match keys::decode_at_id(&id_key, &value) {
+            Some(AtId::InIndex(wanted)) => wanted == index_key.as_bytes(),
+            // A damaged one was counted among the ids.
+            other => other.is_none(),
+        });
+        if !leads_here {
+            report.add(format!("{id} does not lead to its index entry"));
         }
         let domain = index_key.domain_key();
         for ancestor in domain.with_ancestors() {
@@ -67,24 +90,8 @@ fn check_records(
     Ok(counted)
 }
 
-/// Every index entry belongs to the record it names.
-fn check_entries(tree: &Tree, cancelled: &Cancelled, report: &mut VerifyReport) -> Result<(), StoreError> {
-    for row in tree.range(keys::ENTRY, &Bound::Included(Vec::new()), Vec::new(), cancelled) {
-        let (key, _) = row?;
-        report.index_entries += 1;
-        let Some((index_key, id)) = split_entry(&key[1..]) else {
-            report.add("an index entry cannot be read".into());
-            continue;
-        };
-        match tree.record(&id) {
-            Ok(Some(record)) if record.index_key_bytes() == index_key => {}
-            Ok(_) => report.add(format!("an index entry names {id}, whose record does not have that e-mail")),
-            // Counted among the records already.
-            Err(StoreError::Corrupt(_)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
+fn is_profile(record: &Record, id: &ProfileId) -> bool {
+    record.decode().is_ok_and(|profile| profile.id == id.as_str())
 }
 
 /// The counters are those that the records add up to.
