@@ -16,7 +16,7 @@ use profilestore::cache::{CacheOptions, CachedStore, HotCache};
 use profilestore::engine::sled::{SledOptions, SledStore};
 use profilestore::model::{Canonicalization, Domain, Draft, Precondition, Profile, ProfileId, Write};
 use profilestore::server::sample::{self, Sampler};
-use profilestore::store::{CommitMode, NoObserver, PageBounds, Scope, Store};
+use profilestore::store::{Commit, NoObserver, PageBounds, Scope, Store};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -178,7 +178,7 @@ async fn puts_in_flight(store: &Arc<SledStore>, profiles: &Arc<Vec<Profile>>, ca
                 let mut profile = profiles[random.random_range(0..profiles.len())].clone();
                 profile.attributes.insert("version".into(), random.random::<u64>().to_string());
                 let draft = Draft::from_profile(profile, Canonicalization::default(), "profile").expect("valid");
-                let outcomes = store.commit(vec![Write::put(draft, Precondition::None)], CommitMode::All).await;
+                let outcomes = store.commit(Commit::all(vec![Write::put(draft, Precondition::None)])).await;
                 outcomes.expect("commits");
                 puts += 1;
             }

@@ -20,6 +20,8 @@ mod order;
 mod pages;
 #[path = "contract/reads.rs"]
 mod reads;
+#[path = "contract/requests.rs"]
+mod requests;
 
 /// The suite for one stack: a module of tests that call the cases with the stack's type.
 macro_rules! contract {
@@ -52,10 +54,22 @@ macro_rules! contract {
                     update_time_never_goes_back_whatever_the_clock_does,
                     a_commit_whose_future_is_dropped_is_made_as_a_whole_or_not_at_all,
                 }
+                requests {
+                    a_repeated_request_is_not_made_again,
+                    a_repetition_shows_the_profile_as_it_now_is,
+                    a_request_id_of_another_request_is_refused,
+                    a_refused_request_is_not_remembered,
+                    a_request_that_found_nothing_to_do_is_remembered,
+                    a_repetition_is_about_the_ids_that_were_made_first,
+                    requests_are_remembered_over_a_restart,
+                    a_request_is_forgotten_after_ten_minutes,
+                    of_simultaneous_repetitions_one_is_made,
+                }
                 conditions {
                     must_be_absent_creates_only,
                     must_exist_changes_only,
                     must_match_takes_the_current_etag_only,
+                    must_match_if_present_lets_absence_pass,
                     an_etag_of_a_former_life_of_a_profile_does_not_match,
                     deleting_what_is_absent_is_no_change,
                     an_update_sees_the_current_profile_or_its_absence,

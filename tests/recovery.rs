@@ -8,7 +8,7 @@ use std::sync::Arc;
 use profilestore::engine::EngineRules;
 use profilestore::engine::sled::{DataDirError, OpenError, SledOptions, SledStore};
 use profilestore::model::{Canonicalization, Draft, Email, Outcome, Precondition, Profile, ProfileId, Write};
-use profilestore::store::{Clock, CommitMode, NoObserver, PageBounds, Scope, Store};
+use profilestore::store::{Clock, Commit, NoObserver, PageBounds, Scope, Store};
 
 const ALL: PageBounds = PageBounds { max_records: 1000, max_bytes: usize::MAX };
 
@@ -35,7 +35,7 @@ fn put(number: usize, display_name: &str) -> Write {
 }
 
 async fn commit(store: &SledStore, write: Write) {
-    store.commit(vec![write], CommitMode::All).await.unwrap()[0].clone().unwrap();
+    store.commit(Commit::all(vec![write])).await.unwrap()[0].clone().unwrap();
 }
 
 /// The display names of all profiles, after checking that the store agrees with itself.
@@ -260,7 +260,7 @@ async fn update_time_never_goes_back_over_a_restart() {
     };
     for (seconds, name) in [(1000, "first"), (900, "second")] {
         let store = SledStore::open(at(seconds), Arc::new(NoObserver)).await.unwrap();
-        let outcomes = store.commit(vec![put(0, name)], CommitMode::All).await.unwrap();
+        let outcomes = store.commit(Commit::all(vec![put(0, name)])).await.unwrap();
         let Ok(Outcome::Stored(record)) = &outcomes[0] else { panic!("not stored") };
         assert_eq!(record.decode().unwrap().update_time.unwrap().seconds, 1000);
         store.close().await.unwrap();

@@ -1,14 +1,16 @@
 //! A data directory that an earlier version wrote still opens, whole and writable.
 //!
 //! `stored_format/v1.tar.gz` is a directory of format 1, as a kill left it: 40 generated profiles, then a create,
-//! a delete and an e-mail that moved. A change of the format adds an archive and keeps this one.
+//! a delete, an e-mail that moved, and a create with a request id. A change of the format adds an archive and keeps this one.
 
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use flate2::read::GzDecoder;
+use profilestore::engine::EngineRules;
 use profilestore::engine::sled::{SledOptions, SledStore};
 use profilestore::model::{Canonicalization, Domain, Draft, Email, Precondition, Profile, ProfileId, Write};
-use profilestore::store::{CommitMode, NoObserver, PageBounds, Scope, Store};
+use profilestore::store::{Clock, Commit, NoObserver, PageBounds, RequestId, RequestMark, Scope, Store, StoreError};
 
 const V1: &[u8] = include_bytes!("stored_format/v1.tar.gz");
 
@@ -16,10 +18,14 @@ const V1: &[u8] = include_bytes!("stored_format/v1.tar.gz");
 async fn a_directory_of_format_1_opens_and_takes_writes() {
     let dir = tempfile::tempdir().unwrap();
     tar::Archive::new(GzDecoder::new(V1)).unpack(dir.path()).unwrap();
-    let store = SledStore::open(SledOptions::new(dir.path()), Arc::new(NoObserver)).await.unwrap();
+    // The day on which it was written: request ids are remembered for ten minutes.
+    let clock = Clock::from_fn(|| UNIX_EPOCH + Duration::from_secs(1_795_533_300));
+    let rules = EngineRules { clock, ..EngineRules::default() };
+    let options = SledOptions { rules, ..SledOptions::new(dir.path()) };
+    let store = SledStore::open(options, Arc::new(NoObserver)).await.unwrap();
 
     assert_eq!(store.verify().await.unwrap().problems, Vec::<String>::new());
-    assert_eq!(store.count(&Scope::All).await.unwrap(), 40);
+    assert_eq!(store.count(&Scope::All).await.unwrap(), 41);
     let id = |id| ProfileId::parse(id, "id").unwrap();
     assert!(store.get(&id("user-00000003")).await.unwrap().is_none());
     let ada = store.get(&id("ada")).await.unwrap().unwrap().decode().unwrap();
@@ -37,7 +43,11 @@ async fn a_directory_of_format_1_opens_and_takes_writes() {
         Canonicalization::default(),
         "profile",
     );
-    let outcomes = store.commit(vec![Write::put(draft.unwrap(), Precondition::MustBeAbsent)], CommitMode::All).await;
+    let outcomes = store.commit(Commit::all(vec![Write::put(draft.unwrap(), Precondition::MustBeAbsent)])).await;
     assert!(outcomes.unwrap()[0].is_ok());
+    let id = RequestId(*b"\x01\x89\x0a\x5d\xac\x96\x77\x4b\xbc\xce\xb3\x02\x09\x9a\x80\x57");
+    let mark = RequestMark { id, fingerprint: 1, made_ids: Box::default() };
+    let another = Commit::all(Vec::new()).for_request(Some(mark));
+    assert_eq!(store.commit(another).await, Err(StoreError::RequestIdReused));
     store.close().await.unwrap();
 }

@@ -2,6 +2,8 @@
 
 mod common;
 
+#[path = "wire/batches.rs"]
+mod batches;
 #[path = "wire/deadlines.rs"]
 mod deadlines;
 #[path = "wire/errors.rs"]
@@ -16,6 +18,8 @@ mod reads;
 mod reflection_and_health;
 #[path = "wire/stores.rs"]
 mod stores;
+#[path = "wire/streams.rs"]
+mod streams;
 #[path = "wire/writes.rs"]
 mod writes;
 

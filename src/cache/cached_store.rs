@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use super::figures::CacheFigures;
 use super::hot_cache::{Begun, HotCache};
 use super::shard::Loaded;
-use crate::model::{Domain, Outcome, ProfileId, Record, Rejection, Write};
+use crate::model::{Domain, ProfileId, Record};
 use crate::store::{
-    CommitMode, Cursor, DomainOrder, DomainPage, Page, PageBounds, Scope, Store, StoreError, StoreState, StoreStatus,
-    VerifyReport,
+    Commit, Cursor, DomainOrder, DomainPage, Outcomes, Page, PageBounds, Scope, Store, StoreError, StoreState,
+    StoreStatus, VerifyReport,
 };
 
 /// How long a caller waits for another's load before it loads by itself. A load that takes so long is not
@@ -94,12 +94,8 @@ impl<S: Store> Store for CachedStore<S> {
         Ok(records)
     }
 
-    async fn commit(
-        &self,
-        writes: Vec<Write>,
-        mode: CommitMode,
-    ) -> Result<Vec<Result<Outcome, Rejection>>, StoreError> {
-        self.inner.commit(writes, mode).await
+    async fn commit(&self, commit: Commit) -> Result<Outcomes, StoreError> {
+        self.inner.commit(commit).await
     }
 
     async fn list(&self, scope: &Scope, after: Option<&Cursor>, bounds: PageBounds) -> Result<Page, StoreError> {
@@ -122,6 +118,10 @@ impl<S: Store> Store for CachedStore<S> {
 
     fn status(&self) -> StoreStatus {
         self.inner.status()
+    }
+
+    async fn disk_bytes(&self) -> Result<u64, StoreError> {
+        self.inner.disk_bytes().await
     }
 
     fn watch_state(&self) -> watch::Receiver<StoreState> {

@@ -8,7 +8,7 @@ use crate::engine::EngineRules;
 use crate::engine::memory::MemoryStore;
 use crate::model::limits::MAX_COMMIT_WRITES;
 use crate::model::{Canonicalization, Draft, Precondition, Profile, ProfileId, Record, Write};
-use crate::store::{CommitMode, PageBounds, Scope, Store, StoreError};
+use crate::store::{Commit, PageBounds, Scope, Store, StoreError};
 
 fn store(options: CacheOptions) -> CachedStore<MemoryStore> {
     with_cache(HotCache::new(options))
@@ -33,7 +33,7 @@ async fn commit(store: &impl Store, writes: Vec<Write>) {
     let mut writes = writes.into_iter().peekable();
     while writes.peek().is_some() {
         let some = writes.by_ref().take(MAX_COMMIT_WRITES).collect();
-        store.commit(some, CommitMode::Each).await.unwrap().into_iter().for_each(|outcome| drop(outcome.unwrap()));
+        store.commit(Commit::each(some)).await.unwrap().into_iter().for_each(|outcome| drop(outcome.unwrap()));
     }
 }
 

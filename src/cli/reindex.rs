@@ -23,7 +23,7 @@ pub fn run(args: &ReindexArgs) -> anyhow::Result<()> {
     runtime.block_on(async {
         let store = SledStore::open(options, Arc::new(NoObserver)).await?;
         let changed = store.reindex(settings.email.canonicalization()).await?;
-        let profiles = store.status().profile_count;
+        let profiles = store.status().totals.profiles;
         store.close().await?;
         println!("rebuilt the index of {profiles} profiles; {changed} of them have a new key");
         Ok(())

@@ -7,11 +7,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::request_memory::RequestMemory;
 use crate::model::{
     Action, Change, CommitTime, Draft, Etag, Incarnation, IndexKey, Outcome, Precondition, ProfileId, Record,
     Rejection, Revision, Write,
 };
-use crate::store::{CommitMode, Corruption, StoreError};
+use crate::store::{Commit, CommitMode, Corruption, Outcomes, RequestMark, StoreError};
 
 /// The state that an engine has applied so far.
 pub trait CurrentState {
@@ -22,52 +23,103 @@ pub trait CurrentState {
     fn has_email(&self, key: &IndexKey, counts: &dyn Fn(&ProfileId) -> bool) -> Result<bool, StoreError>;
 }
 
-/// The outcomes of one request, one for each of its writes.
-pub type Outcomes = Vec<Result<Outcome, Rejection>>;
+/// What a group is decided on.
+pub struct GroupBasis<'a, S> {
+    /// The state before the group.
+    pub state: &'a S,
+    /// The requests made before the group.
+    pub requests: &'a RequestMemory,
+    /// Refuse a second profile with the same canonical e-mail.
+    pub unique_email: bool,
+    /// The life of the store.
+    pub incarnation: Incarnation,
+    /// The revision of the group's first change; the others count on.
+    pub first_revision: Revision,
+    /// When the group is made.
+    pub time: CommitTime,
+}
 
 /// A group of changes in the making.
 pub struct GroupDecision<'a, S> {
-    state: &'a S,
-    unique_email: bool,
-    incarnation: Incarnation,
-    time: CommitTime,
+    basis: GroupBasis<'a, S>,
     next_revision: Revision,
     changes: Vec<Change>,
+    requests: Vec<RequestMark>,
     /// The records that the group's changes leave behind, by id.
     overlay: HashMap<ProfileId, Option<Record>>,
 }
 
+/// What a group comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// The changes, in order.
+    pub changes: Vec<Change>,
+    /// The requests to remember. There may be some without a change: a request that found everything as it
+    /// should be has succeeded too.
+    pub requests: Vec<RequestMark>,
+    /// When it is made.
+    pub time: CommitTime,
+}
+
 impl<'a, S: CurrentState> GroupDecision<'a, S> {
-    /// An empty group whose changes count on from `first_revision`, all made at `time`.
-    pub fn new(
-        state: &'a S,
-        unique_email: bool,
-        incarnation: Incarnation,
-        first_revision: Revision,
-        time: CommitTime,
-    ) -> Self {
-        Self {
-            state,
-            unique_email,
-            incarnation,
-            time,
-            next_revision: first_revision,
-            changes: Vec::new(),
-            overlay: HashMap::new(),
-        }
+    /// An empty group.
+    pub fn new(basis: GroupBasis<'a, S>) -> Self {
+        let next_revision = basis.first_revision;
+        Self { basis, next_revision, changes: Vec::new(), requests: Vec::new(), overlay: HashMap::new() }
     }
 
-    /// Decides one request. After an error nothing of it is in the group.
-    pub fn decide(&mut self, writes: Vec<Write>, mode: CommitMode) -> Result<Outcomes, StoreError> {
+    /// Decides one commit. After an error nothing of it is in the group.
+    pub fn decide(&mut self, commit: Commit) -> Result<Outcomes, StoreError> {
+        let Commit { writes, mode, request } = commit;
+        if let Some(request) = &request
+            && let Some(made_ids) = self.made_before(request)?
+        {
+            return self.repeat(&writes, request, &made_ids);
+        }
         let mut undo = Undo { changes: self.changes.len(), revision: self.next_revision, overlay: Vec::new() };
         let result = match mode {
             CommitMode::All => self.decide_all(writes, &mut undo),
             CommitMode::Each => writes.into_iter().map(|write| self.decide_one(write, &mut undo)).collect(),
         };
-        if result.is_err() {
-            self.roll_back(undo);
+        match &result {
+            Ok(outcomes) if outcomes.iter().all(Result::is_ok) => self.requests.extend(request),
+            Ok(_) => {}
+            Err(_) => self.roll_back(undo),
         }
         result
+    }
+
+    /// The ids that the server made for a request when it was made; `None` when it has not been.
+    fn made_before(&self, request: &RequestMark) -> Result<Option<Box<[ProfileId]>>, StoreError> {
+        let in_group = self.requests.iter().find(|made| made.id == request.id);
+        let (fingerprint, made_ids) = match (in_group, self.basis.requests.get(&request.id)) {
+            (Some(made), _) => (made.fingerprint, &made.made_ids),
+            (None, Some(made)) => (made.fingerprint, &made.made_ids),
+            (None, None) => return Ok(None),
+        };
+        if fingerprint == request.fingerprint { Ok(Some(made_ids.clone())) } else { Err(StoreError::RequestIdReused) }
+    }
+
+    /// The outcomes of a request that was made before.
+    fn repeat(
+        &self,
+        writes: &[Write],
+        request: &RequestMark,
+        made_ids: &[ProfileId],
+    ) -> Result<Outcomes, StoreError> {
+        let outcome = |write: &Write| {
+            let made = request.made_ids.iter().position(|id| *id == write.id);
+            let id = made.and_then(|position| made_ids.get(position)).unwrap_or(&write.id);
+            Ok(Ok(Outcome::Repeated(self.current(id)?)))
+        };
+        writes.iter().map(outcome).collect()
+    }
+
+    fn current(&self, id: &ProfileId) -> Result<Option<Record>, StoreError> {
+        match self.overlay.get(id) {
+            Some(pending) => Ok(pending.clone()),
+            None => self.basis.state.record(id),
+        }
     }
 
     /// About how many bytes the changes so far take in the log.
@@ -75,9 +127,9 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
         self.changes.iter().map(|change| change.record.as_ref().map_or(0, |record| record.stored_bytes().len())).sum()
     }
 
-    /// The changes of the group, in order.
-    pub fn into_changes(self) -> Vec<Change> {
-        self.changes
+    /// The group as it was decided.
+    pub fn finish(self) -> Decided {
+        Decided { changes: self.changes, requests: self.requests, time: self.basis.time }
     }
 
     fn decide_all(&mut self, writes: Vec<Write>, undo: &mut Undo) -> Result<Outcomes, StoreError> {
@@ -98,26 +150,21 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
 
     fn decide_one(&mut self, write: Write, undo: &mut Undo) -> Result<Result<Outcome, Rejection>, StoreError> {
         let Write { id, action, precondition, .. } = write;
-        let current = match self.overlay.get(&id) {
-            Some(pending) => pending.clone(),
-            None => self.state.record(&id)?,
-        };
+        let current = self.current(&id)?;
         let profile = match &current {
             // Only these need to look inside the current record.
-            Some(record)
-                if matches!(precondition, Precondition::MustMatch(_)) || !matches!(action, Action::Delete) =>
-            {
+            Some(record) if precondition.has_etag() || !matches!(action, Action::Delete) => {
                 Some(record.decode().map_err(|_| undecodable(&id))?)
             }
             _ => None,
         };
         let held = match (&precondition, &current) {
             (Precondition::None, _) => Ok(()),
-            (Precondition::MustBeAbsent, None) => Ok(()),
+            (Precondition::MustBeAbsent | Precondition::MustMatchIfPresent(_), None) => Ok(()),
             (Precondition::MustBeAbsent, Some(_)) => Err(Rejection::AlreadyExists),
             (Precondition::MustExist | Precondition::MustMatch(_), None) => Err(Rejection::NotFound),
             (Precondition::MustExist, Some(_)) => Ok(()),
-            (Precondition::MustMatch(wanted), Some(_)) => {
+            (Precondition::MustMatch(wanted) | Precondition::MustMatchIfPresent(wanted), Some(_)) => {
                 let now = profile.as_ref().map(|profile| profile.etag.as_str()).unwrap_or_default();
                 if wanted.as_str() == now {
                     Ok(())
@@ -147,12 +194,13 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
         if let Some(record) = current.as_ref().filter(|record| record.has_content_of(&draft)) {
             return Ok(Ok(Outcome::Unchanged(record.clone())));
         }
-        if self.unique_email && self.email_is_taken(&draft)? {
+        if self.basis.unique_email && self.email_is_taken(&draft)? {
             return Ok(Err(Rejection::EmailInUse));
         }
-        let create_time = profile.and_then(|profile| profile.create_time).unwrap_or_else(|| self.time.to_timestamp());
-        let etag = Etag::new(self.incarnation, self.next_revision);
-        let record = Record::from_draft(&draft, &etag, create_time, self.time, self.next_revision);
+        let create_time =
+            profile.and_then(|profile| profile.create_time).unwrap_or_else(|| self.basis.time.to_timestamp());
+        let etag = Etag::new(self.basis.incarnation, self.next_revision);
+        let record = Record::from_draft(&draft, &etag, create_time, self.basis.time, self.next_revision);
         self.add(id, current.as_ref(), Some(record.clone()), undo);
         Ok(Ok(Outcome::Stored(record)))
     }
@@ -162,7 +210,7 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
         let pending = self.overlay.iter().any(|(id, record)| {
             id != draft.id() && record.as_ref().is_some_and(|record| record.index_key_bytes() == key.as_bytes())
         });
-        Ok(pending || self.state.has_email(key, &|id| id != draft.id() && !self.overlay.contains_key(id))?)
+        Ok(pending || self.basis.state.has_email(key, &|id| id != draft.id() && !self.overlay.contains_key(id))?)
     }
 
     fn add(&mut self, id: ProfileId, current: Option<&Record>, record: Option<Record>, undo: &mut Undo) -> Revision {
@@ -173,7 +221,7 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
             revision,
             id,
             record,
-            existed: current.is_some(),
+            previous_bytes: current.map(Record::profile_len),
             previous_index_key: current.and_then(Record::index_key),
         });
         revision

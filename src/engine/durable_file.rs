@@ -39,6 +39,22 @@ pub fn create(path: &Path, bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
+/// The bytes of all files below a directory. A file that goes away meanwhile counts nothing.
+pub fn bytes_below(dir: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let found = entry
+            .metadata()
+            .and_then(|metadata| if metadata.is_dir() { bytes_below(&entry.path()) } else { Ok(metadata.len()) });
+        bytes += match found {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            found => found?,
+        };
+    }
+    Ok(bytes)
+}
+
 /// Replaces a file as a whole, durably: after a crash it has the old content or the new.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");

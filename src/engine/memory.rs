@@ -12,17 +12,18 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::EngineRules;
-use super::decision::{CurrentState, GroupDecision, Outcomes};
+use super::decision::{CurrentState, Decided, GroupBasis, GroupDecision};
 use super::entry::{
     domain_page_start, domains_prefix, entry, page_start, parse_entry, read_page, scope_prefix, split_entry,
 };
+use super::request_memory::RequestMemory;
 use crate::model::limits::MAX_COMMIT_WRITES;
 use crate::model::{
-    Change, CommitTime, Domain, DomainKey, Incarnation, IndexKey, ProfileId, Record, Revision, Write, counter_deltas,
+    Change, CommitTime, Domain, DomainKey, Incarnation, IndexKey, ProfileId, Record, Revision, counter_deltas,
 };
 use crate::store::{
-    CommitMode, CommitObserver, Corruption, Cursor, DomainCount, DomainOrder, DomainPage, Page, PageBounds, Scope,
-    Store, StoreError, StoreState, StoreStatus, VerifyReport,
+    Commit, CommitObserver, Corruption, Cursor, DomainCount, DomainOrder, DomainPage, Outcomes, Page, PageBounds,
+    Scope, Store, StoreError, StoreState, StoreStatus, Totals, VerifyReport,
 };
 
 /// A store whose profiles live as long as it does.
@@ -42,6 +43,8 @@ struct Profiles {
     counters: BTreeMap<DomainKey, Counters>,
     last_revision: Revision,
     last_time: CommitTime,
+    profile_bytes: u64,
+    requests: RequestMemory,
 }
 
 /// The numbers of profiles of a domain itself and of it with all below it.
@@ -93,6 +96,7 @@ impl Profiles {
                 Some(record) => self.records.insert(change.id.clone(), record.clone()),
                 None => self.records.remove(&change.id),
             };
+            self.profile_bytes = self.profile_bytes.strict_add_signed(change.bytes_delta());
             self.last_revision = change.revision;
         }
         for (domain, delta) in counter_deltas(changes) {
@@ -102,6 +106,14 @@ impl Profiles {
             if counters.subtree == 0 {
                 self.counters.remove(&domain);
             }
+        }
+    }
+
+    fn totals(&self) -> Totals {
+        Totals {
+            profiles: self.records.len() as u64,
+            domains: self.counters.values().filter(|counters| counters.own > 0).count() as u64,
+            profile_bytes: self.profile_bytes,
         }
     }
 
@@ -126,17 +138,25 @@ impl Store for MemoryStore {
         ids.iter().map(|id| profiles.record(id)).collect()
     }
 
-    async fn commit(&self, writes: Vec<Write>, mode: CommitMode) -> Result<Outcomes, StoreError> {
+    async fn commit(&self, commit: Commit) -> Result<Outcomes, StoreError> {
         self.ensure_open()?;
-        if writes.len() > MAX_COMMIT_WRITES {
-            return Err(StoreError::TooManyWrites { writes: writes.len(), limit: MAX_COMMIT_WRITES });
+        if commit.writes.len() > MAX_COMMIT_WRITES {
+            return Err(StoreError::TooManyWrites { writes: commit.writes.len(), limit: MAX_COMMIT_WRITES });
         }
         let mut profiles = self.profiles.lock();
         let time = self.rules.clock.now().max(profiles.last_time);
-        let first = Revision(profiles.last_revision.0 + 1);
-        let mut group = GroupDecision::new(&*profiles, self.rules.unique_email, self.incarnation, first, time);
-        let outcomes = group.decide(writes, mode)?;
-        let changes = group.into_changes();
+        profiles.requests.forget_old(time);
+        let mut group = GroupDecision::new(GroupBasis {
+            state: &*profiles,
+            requests: &profiles.requests,
+            unique_email: self.rules.unique_email,
+            incarnation: self.incarnation,
+            first_revision: Revision(profiles.last_revision.0 + 1),
+            time,
+        });
+        let outcomes = group.decide(commit)?;
+        let Decided { changes, requests, .. } = group.finish();
+        requests.into_iter().for_each(|request| profiles.requests.remember(request, time));
         if !changes.is_empty() {
             self.observer.before_apply(&changes);
             profiles.apply(&changes);
@@ -215,10 +235,15 @@ impl Store for MemoryStore {
     fn status(&self) -> StoreStatus {
         StoreStatus {
             engine: "memory",
-            profile_count: self.profiles.lock().records.len() as u64,
+            totals: self.profiles.lock().totals(),
             queued_commits: 0,
             state: self.state.borrow().clone(),
         }
+    }
+
+    async fn disk_bytes(&self) -> Result<u64, StoreError> {
+        self.ensure_open()?;
+        Ok(0)
     }
 
     fn watch_state(&self) -> watch::Receiver<StoreState> {
@@ -245,7 +270,7 @@ impl Store for MemoryStore {
                 revision: record.revision(),
                 id: id.clone(),
                 record: Some(record.clone()),
-                existed: false,
+                previous_bytes: None,
                 previous_index_key: None,
             })
             .collect();

@@ -9,6 +9,7 @@ pub mod decision;
 mod durable_file;
 pub mod entry;
 pub mod memory;
+mod request_memory;
 pub mod sled;
 
 /// What an engine must know to decide writes.

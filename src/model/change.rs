@@ -15,8 +15,8 @@ pub struct Change {
     pub id: ProfileId,
     /// The new record; `None` for a delete.
     pub record: Option<Record>,
-    /// Whether there was a profile before.
-    pub existed: bool,
+    /// The size of the encoded profile before, in bytes; `None` when there was no profile.
+    pub previous_bytes: Option<usize>,
     /// The index key before; `None` when there was no profile or it had no e-mail.
     pub previous_index_key: Option<IndexKey>,
 }
@@ -34,8 +34,13 @@ impl Change {
     }
 
     /// By how much the change alters the number of all profiles: -1, 0 or 1.
-    pub fn total_delta(&self) -> i64 {
-        i64::from(self.record.is_some()) - i64::from(self.existed)
+    pub fn profiles_delta(&self) -> i64 {
+        i64::from(self.record.is_some()) - i64::from(self.previous_bytes.is_some())
+    }
+
+    /// By how much the change alters the bytes of all profiles.
+    pub fn bytes_delta(&self) -> i64 {
+        self.record.as_ref().map_or(0, Record::profile_len) as i64 - self.previous_bytes.unwrap_or(0) as i64
     }
 }
 

@@ -1,6 +1,6 @@
 //! Commit times.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost_types::Timestamp;
 
@@ -28,6 +28,11 @@ impl CommitTime {
     /// Nanoseconds since the Unix epoch.
     pub fn unix_nanos(self) -> i64 {
         self.0
+    }
+
+    /// This time less a duration.
+    pub fn saturating_sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)))
     }
 
     /// As the protobuf message.

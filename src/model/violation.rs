@@ -40,6 +40,14 @@ impl Violations {
         self.0.extend(other.0);
     }
 
+    /// The violations of a part that stands at `path` in the whole input.
+    pub fn below(mut self, path: &str) -> Self {
+        for violation in &mut self.0 {
+            violation.field = format!("{path}.{}", violation.field);
+        }
+        self
+    }
+
     /// Keeps a part's value, or takes over its violations.
     pub fn check<T>(&mut self, part: Result<T, Violations>) -> Option<T> {
         part.map_err(|violations| self.extend(violations)).ok()

@@ -45,6 +45,15 @@ pub enum Precondition {
     MustExist,
     /// There is such a profile and it has this etag.
     MustMatch(Etag),
+    /// If there is such a profile, it has this etag.
+    MustMatchIfPresent(Etag),
+}
+
+impl Precondition {
+    /// Whether it compares etags.
+    pub fn has_etag(&self) -> bool {
+        matches!(self, Self::MustMatch(_) | Self::MustMatchIfPresent(_))
+    }
 }
 
 /// What became of a write that was accepted.
@@ -58,6 +67,19 @@ pub enum Outcome {
     Deleted(Revision),
     /// There was nothing to remove.
     Absent,
+    /// The request was made before and not again; this is the profile as it now is, if there still is one.
+    Repeated(Option<Record>),
+}
+
+impl Outcome {
+    /// The profile after the write, if there is one.
+    pub fn into_record(self) -> Option<Record> {
+        match self {
+            Self::Stored(record) | Self::Unchanged(record) => Some(record),
+            Self::Repeated(record) => record,
+            Self::Deleted(_) | Self::Absent => None,
+        }
+    }
 }
 
 /// Why a write was refused. A refused write changes nothing.

@@ -1,22 +1,68 @@
-//! `profilestore.v1.AdminService`: in the contract, and not served by this version yet.
+//! `profilestore.v1.AdminService`: what operators ask. Hot keys, backups and checks are in the contract and not
+//! served by this version yet.
+
+use std::sync::Arc;
+use std::time::Instant;
 
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::error::RpcError;
+use super::request::to_int64;
 use super::wire::admin_service_server::AdminService;
+use crate::cache::{CacheFigures, HotCache};
 use crate::pb;
+use crate::store::{Store, StoreStatus};
 
 /// Answers the calls of `AdminService`.
-pub struct AdminHandler;
+pub struct AdminHandler<S> {
+    store: Arc<S>,
+    /// The cache in front of the store, for its figures.
+    cache: Option<Arc<HotCache>>,
+    started: Instant,
+}
+
+impl<S: Store> AdminHandler<S> {
+    /// A handler over a store; the server's uptime counts from here.
+    pub fn new(store: Arc<S>, cache: Option<Arc<HotCache>>) -> Self {
+        Self { store, cache, started: Instant::now() }
+    }
+
+    async fn status(&self) -> Result<pb::GetStatusResponse, RpcError> {
+        let StoreStatus { engine, totals, .. } = self.store.status();
+        Ok(pb::GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            engine: engine.to_owned(),
+            uptime: prost_types::Duration::try_from(self.started.elapsed()).ok(),
+            profile_count: to_int64(totals.profiles),
+            domain_count: to_int64(totals.domains),
+            live_bytes: to_int64(totals.profile_bytes),
+            disk_bytes: to_int64(self.store.disk_bytes().await?),
+            cache: self.cache.as_ref().map(|cache| cache_status(&cache.figures())),
+            feed: None,
+        })
+    }
+}
+
+fn cache_status(figures: &CacheFigures) -> pb::CacheStatus {
+    pb::CacheStatus {
+        hit_count: to_int64(figures.hits),
+        miss_count: to_int64(figures.misses),
+        negative_hit_count: to_int64(figures.negative_hits),
+        eviction_count: to_int64(figures.evictions),
+        entry_count: to_int64(figures.entries),
+        size_bytes: to_int64(figures.bytes),
+        capacity_bytes: to_int64(figures.capacity_bytes),
+    }
+}
 
 #[tonic::async_trait]
-impl AdminService for AdminHandler {
+impl<S: Store> AdminService for AdminHandler<S> {
     type BackupStream = BoxStream<pb::BackupResponse>;
     type VerifyStream = BoxStream<pb::VerifyResponse>;
 
     async fn get_status(&self, _: Request<pb::GetStatusRequest>) -> Result<Response<pb::GetStatusResponse>, Status> {
-        Err(RpcError::NotImplemented("GetStatus").into())
+        Ok(Response::new(self.status().await?))
     }
 
     async fn get_hot_keys(

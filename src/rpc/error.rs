@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | invalid argument | `INVALID_ARGUMENT` + `BadRequest` | `INVALID_FIELD` |
 //! | damaged or foreign page token | `INVALID_ARGUMENT` + `BadRequest` | `INVALID_PAGE_TOKEN` |
+//! | request id of another request | `INVALID_ARGUMENT` + `BadRequest` | `REQUEST_ID_REUSED` |
 //! | undecodable message | `INVALID_ARGUMENT` | `MALFORMED_REQUEST` |
 //! | absent | `NOT_FOUND` | `PROFILE_NOT_FOUND` |
 //! | must be absent, is present / e-mail taken | `ALREADY_EXISTS` | `PROFILE_EXISTS` / `EMAIL_IN_USE` |
@@ -47,6 +48,9 @@ pub enum RpcError {
     /// The page token is damaged, or another call gave it.
     #[error("the page token is not one of this call's")]
     InvalidPageToken,
+    /// The cursor of an export is damaged, or another call gave it.
+    #[error("the cursor is not one of this call's")]
+    InvalidCursor,
     /// The request is not the message that it should be.
     #[error("{0}")]
     Malformed(prost::DecodeError),
@@ -61,12 +65,19 @@ pub enum RpcError {
     EtagOfAbsent {
         /// The id that the caller sent.
         id: ProfileId,
+        /// The write's place in its batch, from 0; `None` for a single write.
+        index: Option<usize>,
     },
-    /// The store refused a single write.
+    /// The request was made before, and the profile was deleted since.
+    #[error("the request was made before and its profile is gone")]
+    RepeatedAndGone,
+    /// The store refused a write.
     #[error("{rejection}")]
     Rejected {
         /// The id that the caller sent.
         id: ProfileId,
+        /// The write's place in its batch, from 0; `None` for a single write.
+        index: Option<usize>,
         /// Why.
         rejection: Rejection,
     },
@@ -88,18 +99,34 @@ impl From<RpcError> for Status {
 }
 
 impl RpcError {
+    /// The code, the reason and the message of this failure, for a part of a call that as a whole goes on.
+    pub fn parts(self) -> (Code, &'static str, String) {
+        let Answer { code, reason, message, .. } = self.answer();
+        (code, reason, message)
+    }
+
     fn answer(self) -> Answer {
         match self {
             Self::Invalid(violations) => Answer::invalid(violations),
             Self::InvalidPageToken => invalid_page_token(),
+            Self::InvalidCursor => {
+                let description = "must be the cursor of an export with the same arguments";
+                let answer = Answer::invalid(Violations::one("cursor", description));
+                Answer { reason: "INVALID_PAGE_TOKEN", ..answer }
+            }
             // The text names a message and a field, never a value.
             Self::Malformed(error) => Answer::new(Code::InvalidArgument, "MALFORMED_REQUEST", error.to_string()),
             Self::NotFound { id } => rejected(Rejection::NotFound, None).with("id", id),
-            Self::EtagOfAbsent { id } => {
+            Self::EtagOfAbsent { id, index } => {
                 Answer::new(Code::Aborted, "ETAG_MISMATCH", "an etag was given and there is no such profile")
                     .with("id", id)
+                    .at(index)
             }
-            Self::Rejected { id, rejection } => rejected(rejection, None).with("id", id),
+            Self::RepeatedAndGone => {
+                let message = "the request was made before, and its profile has been deleted since";
+                Answer::new(Code::NotFound, "PROFILE_NOT_FOUND", message)
+            }
+            Self::Rejected { id, index, rejection } => rejected(rejection, index).with("id", id).at(index),
             Self::Store(error) => store_error(error),
             Self::DeadlineExceeded => {
                 Answer::new(Code::DeadlineExceeded, "DEADLINE", "the call's deadline has passed")
@@ -114,7 +141,12 @@ impl RpcError {
 
 fn store_error(error: StoreError) -> Answer {
     match error {
-        StoreError::Rejected { index, rejection } => rejected(rejection, Some(index)).with("index", index),
+        StoreError::Rejected { index, rejection } => rejected(rejection, Some(index)).at(Some(index)),
+        StoreError::RequestIdReused => {
+            let description = "was used for another request; every request needs an id of its own";
+            let answer = Answer::invalid(Violations::one("request_id", description));
+            Answer { reason: "REQUEST_ID_REUSED", ..answer }
+        }
         StoreError::TooLarge { bytes, limit } => {
             let description = format!("take {bytes} bytes encoded; at most {limit} are allowed in one commit");
             Answer::invalid(Violations::one("writes", description)).with("bytes", bytes).with("limit", limit)
@@ -142,6 +174,12 @@ fn store_error(error: StoreError) -> Answer {
             Answer::new(Code::DataLoss, "CORRUPT_RECORD", "stored data is damaged")
         }
     }
+}
+
+/// The code, the reason and the message of a refused profile of an import.
+pub fn rejection_parts(rejection: Rejection) -> (Code, &'static str, String) {
+    let Answer { code, reason, message, .. } = rejected(rejection, None);
+    (code, reason, message)
 }
 
 /// `index` is the write's place in its batch; a single write has none.
@@ -209,6 +247,16 @@ impl Answer {
     fn with(mut self, key: &str, value: impl ToString) -> Self {
         self.metadata.insert(key.to_owned(), value.to_string());
         self
+    }
+
+    /// Names the write of a batch that is to blame.
+    fn at(mut self, index: Option<usize>) -> Self {
+        let Some(index) = index else { return self };
+        // The path of a violation says so already.
+        if self.violations.is_empty() {
+            self.message = format!("writes[{index}]: {}", self.message);
+        }
+        self.with("index", index)
     }
 
     fn retry_after(self, delay: Duration) -> Self {

@@ -23,11 +23,11 @@ fn id() -> ProfileId {
 }
 
 fn single(rejection: Rejection) -> RpcError {
-    RpcError::Rejected { id: id(), rejection }
+    RpcError::Rejected { id: id(), index: None, rejection }
 }
 
 fn batch(rejection: Rejection) -> RpcError {
-    RpcError::Store(StoreError::Rejected { index: 3, rejection })
+    RpcError::Rejected { id: id(), index: Some(3), rejection }
 }
 
 fn mismatch() -> Rejection {
@@ -50,7 +50,7 @@ fn table() -> Vec<(RpcError, Row)> {
         (RpcError::InvalidPageToken, Row { fields: &["page_token"], ..row(InvalidArgument, "INVALID_PAGE_TOKEN") }),
         (RpcError::Malformed(decode_error()), row(InvalidArgument, "MALFORMED_REQUEST")),
         (RpcError::NotFound { id: id() }, Row { metadata: &[ID], ..row(NotFound, "PROFILE_NOT_FOUND") }),
-        (RpcError::EtagOfAbsent { id: id() }, Row { metadata: &[ID], ..row(Aborted, "ETAG_MISMATCH") }),
+        (RpcError::EtagOfAbsent { id: id(), index: None }, Row { metadata: &[ID], ..row(Aborted, "ETAG_MISMATCH") }),
         (RpcError::DeadlineExceeded, row(DeadlineExceeded, "DEADLINE")),
         (RpcError::NotImplemented("Backup"), row(Unimplemented, "NOT_IMPLEMENTED")),
         (single(Rejection::NotFound), Row { metadata: &[ID], ..row(NotFound, "PROFILE_NOT_FOUND") }),
@@ -61,14 +61,14 @@ fn table() -> Vec<(RpcError, Row)> {
             single(Rejection::Invalid(two_violations())),
             Row { metadata: &[ID], fields: TWO, ..row(InvalidArgument, "INVALID_FIELD") },
         ),
-        (batch(Rejection::NotFound), Row { metadata: &[("index", "3")], ..row(NotFound, "PROFILE_NOT_FOUND") }),
+        (batch(Rejection::NotFound), Row { metadata: &[ID, ("index", "3")], ..row(NotFound, "PROFILE_NOT_FOUND") }),
         (
             batch(mismatch()),
-            Row { metadata: &[("current_etag", "now"), ("index", "3")], ..row(Aborted, "ETAG_MISMATCH") },
+            Row { metadata: &[("current_etag", "now"), ID, ("index", "3")], ..row(Aborted, "ETAG_MISMATCH") },
         ),
         (
             batch(Rejection::DuplicateId),
-            Row { metadata: &[("index", "3")], fields: &["writes[3]"], ..row(InvalidArgument, "INVALID_FIELD") },
+            Row { metadata: &[ID, ("index", "3")], fields: &["writes[3]"], ..row(InvalidArgument, "INVALID_FIELD") },
         ),
         (
             RpcError::Store(StoreError::TooManyWrites { writes: 9, limit: 8 }),
@@ -85,6 +85,16 @@ fn table() -> Vec<(RpcError, Row)> {
                 fields: &["writes"],
                 ..row(InvalidArgument, "INVALID_FIELD")
             },
+        ),
+        (RpcError::InvalidCursor, Row { fields: &["cursor"], ..row(InvalidArgument, "INVALID_PAGE_TOKEN") }),
+        (RpcError::RepeatedAndGone, row(NotFound, "PROFILE_NOT_FOUND")),
+        (
+            RpcError::Store(StoreError::Rejected { index: 3, rejection: Rejection::EmailInUse }),
+            Row { metadata: &[("index", "3")], ..row(AlreadyExists, "EMAIL_IN_USE") },
+        ),
+        (
+            RpcError::Store(StoreError::RequestIdReused),
+            Row { fields: &["request_id"], ..row(InvalidArgument, "REQUEST_ID_REUSED") },
         ),
         (
             RpcError::Store(StoreError::InvalidCursor),

@@ -1,14 +1,17 @@
 //! The gRPC services over any store: protobuf in and out, and nothing that a store should decide.
 //!
-//! [`profile_service`] answers callers (`reads`, `writes`, with `request` and `page_token` for what
-//! they share), [`admin_service`] operators. [`error`] is the one place where a failure becomes a status.
+//! [`profile_service`] answers callers (`reads`, `writes`, `import`, `export`, with `request`, `checked_write`
+//! and `page_token` for what they share), [`admin_service`] operators. [`error`] is the one place where a failure becomes a status.
 //! [`deadline`] ends every call at its caller's deadline. [`services`] puts all of it together, with health
 //! and reflection beside it; how it is served is the server's business.
 
 pub mod admin_service;
+mod checked_write;
 pub mod codec;
 pub mod deadline;
 pub mod error;
+mod export;
+mod import;
 mod page_token;
 pub mod profile_service;
 mod reads;
@@ -35,6 +38,7 @@ use self::deadline::{Deadline, DeadlineLayer};
 use self::profile_service::ProfileHandler;
 use self::wire::admin_service_server::{self, AdminServiceServer};
 use self::wire::profile_service_server::{self, ProfileServiceServer};
+use crate::cache::HotCache;
 use crate::model::Canonicalization;
 use crate::model::limits::MAX_REQUEST_BYTES;
 use crate::store::Store;
@@ -49,15 +53,17 @@ pub struct Services {
     health: HealthReporter,
 }
 
-/// The services over a store whose index was built with `settings`.
+/// The services over a store whose index was built with `settings`; `cache` is the one in front of it, for its
+/// figures.
 pub async fn services<S: Store>(
     store: Arc<S>,
+    cache: Option<Arc<HotCache>>,
     settings: Canonicalization,
 ) -> Result<Services, tonic_reflection::server::Error> {
-    let profiles = ProfileServiceServer::new(ProfileHandler::new(store, settings))
+    let profiles = ProfileServiceServer::new(ProfileHandler::new(store.clone(), settings))
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let admin = AdminServiceServer::new(AdminHandler)
+    let admin = AdminServiceServer::new(AdminHandler::new(store, cache))
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let health = HealthReporter::new();

@@ -34,6 +34,11 @@ impl CallFingerprint {
         Self(FNV_OFFSET_BASIS).and(call.as_bytes())
     }
 
+    /// The hash itself, for keeping.
+    pub fn value(self) -> u64 {
+        self.0
+    }
+
     /// The same call with one more argument. The order of arguments counts.
     pub fn and(self, argument: &[u8]) -> Self {
         let length = (argument.len() as u64).to_be_bytes();

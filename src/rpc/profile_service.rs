@@ -1,6 +1,6 @@
 //! `profilestore.v1.ProfileService` over any store.
 //!
-//! This file only binds names to calls; what they do is in `reads` and `writes`.
+//! This file only binds names to calls; what they do is in `reads`, `writes`, `import` and `export`.
 
 use std::sync::Arc;
 
@@ -9,6 +9,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::codec::EncodedProfile;
 use super::error::RpcError;
+use super::export::export;
+use super::import::import;
 use super::wire;
 use super::wire::profile_service_server::ProfileService;
 use crate::model::Canonicalization;
@@ -113,23 +115,24 @@ impl<S: Store> ProfileService for ProfileHandler<S> {
 
     async fn batch_write_profiles(
         &self,
-        _: Request<pb::BatchWriteProfilesRequest>,
+        request: Request<pb::BatchWriteProfilesRequest>,
     ) -> Result<Response<wire::BatchWriteProfilesResponse>, Status> {
-        Err(RpcError::NotImplemented("BatchWriteProfiles").into())
+        Ok(Response::new(self.batch_write(request.into_inner()).await?))
     }
 
     async fn import_profiles(
         &self,
-        _: Request<Streaming<pb::ImportProfilesRequest>>,
+        request: Request<Streaming<pb::ImportProfilesRequest>>,
     ) -> Result<Response<Self::ImportProfilesStream>, Status> {
-        Err(RpcError::NotImplemented("ImportProfiles").into())
+        let import = import(self.store.clone(), self.settings, request.into_inner());
+        Ok(Response::new(Box::pin(import)))
     }
 
     async fn export_profiles(
         &self,
-        _: Request<pb::ExportProfilesRequest>,
+        request: Request<pb::ExportProfilesRequest>,
     ) -> Result<Response<Self::ExportProfilesStream>, Status> {
-        Err(RpcError::NotImplemented("ExportProfiles").into())
+        Ok(Response::new(Box::pin(export(self.store.clone(), request.into_inner())?)))
     }
 
     async fn watch_profiles(

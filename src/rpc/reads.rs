@@ -12,7 +12,7 @@ use super::codec::EncodedProfile;
 use super::error::RpcError;
 use super::page_token::{CallFingerprint, PageToken};
 use super::profile_service::ProfileHandler;
-use super::request::{Paging, fingerprint};
+use super::request::{Paging, fingerprint, to_int64};
 use super::wire;
 use crate::model::limits::{MAX_BATCH_GET_IDS, MAX_PAGE_BYTES};
 use crate::model::{Domain, Email, ProfileId, ReadMask, Record, Violations};
@@ -185,10 +185,6 @@ fn domain_order(order_by: &str) -> Result<DomainOrder, Violations> {
         ["profile_count", "desc"] => Ok(DomainOrder::LargestFirst),
         _ => Err(Violations::one("order_by", "must be empty or `profile_count desc`")),
     }
-}
-
-fn to_int64(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
-//! What requests have in common: page sizes, page tokens, read masks, request ids.
+//! What requests have in common: page sizes, page tokens, read masks.
 //!
 //! Invariant: validation collects. A request is answered with everything that is wrong with it.
 
 use prost_types::FieldMask;
-use uuid::Uuid;
 
 use super::error::RpcError;
 use super::page_token::{CallFingerprint, PageToken};
@@ -69,28 +68,30 @@ fn page_size(page_size: i32) -> Result<usize, Violations> {
     }
 }
 
-/// The fingerprint of a call that lists a scope. Spellings of one domain, one address or one mask are equal.
-pub fn fingerprint(call: &str, scope: &Scope, mask: &ReadMask, given_mask: Option<&FieldMask>) -> CallFingerprint {
+/// A count as the API's messages have it.
+pub fn to_int64(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// The fingerprint of a call that goes through a scope.
+pub fn scope_fingerprint(call: &str, scope: &Scope) -> CallFingerprint {
     let call = CallFingerprint::new(call);
-    let call = match scope {
+    match scope {
         Scope::All => call.and(b"all"),
         Scope::Domain(key) => call.and(b"domain").and(key.as_bytes()),
         Scope::Subtree(key) => call.and(b"subtree").and(key.as_bytes()),
         Scope::Email(key) => call.and(b"email").and(key.as_bytes()),
-    };
+    }
+}
+
+/// The fingerprint of a call that lists a scope. Spellings of one domain, one address or one mask are equal.
+pub fn fingerprint(call: &str, scope: &Scope, mask: &ReadMask, given_mask: Option<&FieldMask>) -> CallFingerprint {
+    let call = scope_fingerprint(call, scope);
     let mut paths: Vec<_> =
         given_mask.filter(|_| !mask.is_all()).map(|mask| mask.paths.iter().collect()).unwrap_or_default();
     paths.sort_unstable();
     paths.dedup();
     paths.into_iter().fold(call, |call, path| call.and(path.as_bytes()))
-}
-
-/// Validates a write's request id; an empty one is none.
-pub fn request_id(request_id: &str) -> Result<Option<Uuid>, Violations> {
-    if request_id.is_empty() {
-        return Ok(None);
-    }
-    Uuid::try_parse(request_id).map(Some).map_err(|_| Violations::one("request_id", "must be a UUID"))
 }
 
 #[cfg(test)]
@@ -142,12 +143,5 @@ mod tests {
             fingerprint_of("a.example", false, &["id", "email"]),
             fingerprint_of("a.example", false, &["email", "id", "id"])
         );
-    }
-
-    #[test]
-    fn a_request_id_is_empty_or_a_uuid() {
-        assert_eq!(request_id(""), Ok(None));
-        assert!(request_id("01890a5d-ac96-774b-bcce-b302099a8057").unwrap().is_some());
-        assert_eq!(request_id("x").unwrap_err().iter().next().unwrap().field, "request_id");
     }
 }

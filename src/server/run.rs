@@ -78,7 +78,7 @@ impl Server {
             load_sample(&store, settings, count).await?;
         }
         let draining = CancellationToken::new();
-        let services = rpc::services(store.clone(), settings.email.canonicalization())
+        let services = rpc::services(store.clone(), Some(store.cache().clone()), settings.email.canonicalization())
             .await
             .map_err(|error| ServeError::Start(error.to_string()))?;
         Ok(Self {
@@ -109,7 +109,7 @@ impl Server {
 
     /// The number of profiles.
     pub fn profile_count(&self) -> u64 {
-        self.store.status().profile_count
+        self.store.status().totals.profiles
     }
 
     /// Serves until `shutdown` completes or the store fails; then drains, closes the store and returns.
@@ -142,7 +142,7 @@ impl Server {
 }
 
 async fn load_sample(store: &Arc<ServerStore>, settings: &Settings, count: u64) -> Result<(), ServeError> {
-    let present = store.status().profile_count;
+    let present = store.status().totals.profiles;
     if present > 0 {
         tracing::info!(profiles = present, "the store is not empty, so no sample is loaded");
         return Ok(());

@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Zipf};
 
 use crate::model::{Canonicalization, Draft, Precondition, Profile, Write};
-use crate::store::{CommitMode, Store, StoreError};
+use crate::store::{Commit, Store, StoreError};
 
 const SEED: u64 = 0x70726f66;
 const ZIPF_EXPONENT: f64 = 1.05;
@@ -103,7 +103,7 @@ pub async fn load<S: Store>(store: &Arc<S>, settings: Canonicalization, count: u
             });
             let writes: Vec<_> = drafts.filter_map(Result::ok).collect();
             let store = store.clone();
-            commits.spawn(async move { store.commit(writes, CommitMode::Each).await });
+            commits.spawn(async move { store.commit(Commit::each(writes)).await });
         }
         if let Some(commit) = commits.join_next().await {
             commit.unwrap_or_else(|error| Err(StoreError::Failed { cause: error.to_string() }))?;

@@ -16,6 +16,9 @@ pub enum StoreError {
         /// Why.
         rejection: Rejection,
     },
+    /// A commit has the id of another one that was made; nothing was changed.
+    #[error("the request id is that of another request")]
+    RequestIdReused,
     /// A commit or a single write in it is larger than the store takes.
     #[error("the commit has {bytes} bytes; at most {limit} are allowed")]
     TooLarge {

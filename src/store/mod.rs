@@ -5,6 +5,7 @@
 //! no byte of a format, no transaction, no engine's word crosses it.
 
 mod clock;
+mod commit;
 mod error;
 mod observer;
 mod page;
@@ -14,32 +15,35 @@ use std::future::Future;
 use tokio::sync::watch;
 
 pub use clock::Clock;
+pub use commit::{Commit, CommitMode, Outcomes, RequestId, RequestMark};
 pub use error::{Corruption, StoreError};
 pub use observer::{CommitObserver, NoObserver};
 pub use page::{Cursor, DomainCount, DomainOrder, DomainPage, Page, PageBounds, Scope};
 
-use crate::model::{Domain, Outcome, ProfileId, Record, Rejection, Write};
-
-/// How the writes of one commit belong together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommitMode {
-    /// All writes are made in one atomic step, or none is.
-    All,
-    /// Each write is decided by itself, in order.
-    Each,
-}
+use crate::model::{Domain, ProfileId, Record};
 
 /// What the store can say about itself at no cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreStatus {
     /// The engine's name.
     pub engine: &'static str,
-    /// The number of profiles.
-    pub profile_count: u64,
+    /// What it holds.
+    pub totals: Totals,
     /// The number of commits that wait to be made.
     pub queued_commits: usize,
     /// Whether writes are accepted.
     pub state: StoreState,
+}
+
+/// What a store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// The number of profiles.
+    pub profiles: u64,
+    /// The number of domains that have at least one profile.
+    pub domains: u64,
+    /// The bytes of the encoded profiles.
+    pub profile_bytes: u64,
 }
 
 /// Whether a store takes writes.
@@ -119,12 +123,13 @@ pub trait Store: Send + Sync + 'static {
     /// fails with [`StoreError::TooManyWrites`], and is not larger than the engine takes, otherwise it fails with
     /// [`StoreError::TooLarge`]. Either way nothing was changed.
     ///
+    /// A commit whose every write was made is remembered by its [`RequestMark`], if it has one, for ten minutes, or
+    /// until a million others have been. A commit with the same id and fingerprint is not made again: each of its
+    /// outcomes is [`Outcome::Repeated`] with the profile as it now is. With the same id and another fingerprint
+    /// it fails with [`StoreError::RequestIdReused`].
+    ///
     /// When too much is queued the commit fails at once with [`StoreError::Overloaded`] and was not made.
-    fn commit(
-        &self,
-        writes: Vec<Write>,
-        mode: CommitMode,
-    ) -> impl Future<Output = Result<Vec<Result<Outcome, Rejection>>, StoreError>> + Send;
+    fn commit(&self, commit: Commit) -> impl Future<Output = Result<Outcomes, StoreError>> + Send;
 
     /// The records of a scope, in its order, after a cursor. The page shows every commit that returned
     /// before the call began, and each of its records is current and in the scope when it is read.
@@ -160,6 +165,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Figures that cost nothing.
     fn status(&self) -> StoreStatus;
+
+    /// The bytes that the store takes on disk; 0 for one in memory.
+    fn disk_bytes(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// The store's state and every change of it. A server watches it to stop when a write has failed.
     fn watch_state(&self) -> watch::Receiver<StoreState>;

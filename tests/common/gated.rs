@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 use profilestore::cache::CachedStore;
 use profilestore::engine::EngineRules;
 use profilestore::engine::memory::MemoryStore;
-use profilestore::model::{Change, Domain, Outcome, ProfileId, Record, Rejection, Revision, Write};
+use profilestore::model::{Change, Domain, ProfileId, Record, Revision};
 use profilestore::store::{
-    CommitMode, CommitObserver, Cursor, DomainOrder, DomainPage, Page, PageBounds, Scope, Store, StoreError,
+    Commit, CommitObserver, Cursor, DomainOrder, DomainPage, Outcomes, Page, PageBounds, Scope, Store, StoreError,
     StoreState, StoreStatus, VerifyReport,
 };
 use tokio::sync::{oneshot, watch};
@@ -183,13 +183,9 @@ impl Store for GatedStore {
         failure.map_or(Ok(records), Err)
     }
 
-    async fn commit(
-        &self,
-        writes: Vec<Write>,
-        mode: CommitMode,
-    ) -> Result<Vec<Result<Outcome, Rejection>>, StoreError> {
+    async fn commit(&self, commit: Commit) -> Result<Outcomes, StoreError> {
         let deciding = self.deciding.lock().await;
-        let outcomes = self.decider.commit(writes, mode).await?;
+        let outcomes = self.decider.commit(commit).await?;
         let changes = std::mem::take(&mut *self.decided.0.lock());
         drop(deciding);
         if changes.is_empty() {
@@ -227,6 +223,10 @@ impl Store for GatedStore {
 
     fn status(&self) -> StoreStatus {
         self.decider.status()
+    }
+
+    async fn disk_bytes(&self) -> Result<u64, StoreError> {
+        self.decider.disk_bytes().await
     }
 
     fn watch_state(&self) -> watch::Receiver<StoreState> {

@@ -4,7 +4,7 @@ use profilestore::model::{
     Canonicalization, Domain, Draft, Email, Etag, Outcome, Precondition, Profile, ProfileId, Record, Rejection,
     Violations, Write,
 };
-use profilestore::store::{CommitMode, Cursor, PageBounds, Scope, Store, StoreError};
+use profilestore::store::{Commit, Cursor, PageBounds, Scope, Store, StoreError};
 
 /// Bounds that no test's page meets.
 pub const UNBOUNDED: PageBounds = PageBounds { max_records: usize::MAX, max_bytes: usize::MAX };
@@ -68,12 +68,12 @@ pub fn must_match(etag: &Etag) -> Precondition {
 
 /// Commits one write.
 pub async fn commit_one(store: &impl Store, write: Write) -> Result<Outcome, Rejection> {
-    store.commit(vec![write], CommitMode::Each).await.unwrap().pop().unwrap()
+    store.commit(Commit::each(vec![write])).await.unwrap().pop().unwrap()
 }
 
 /// Commits writes that must all be made, each by itself.
 pub async fn commit(store: &impl Store, writes: Vec<Write>) -> Vec<Outcome> {
-    let outcomes = store.commit(writes, CommitMode::Each).await.unwrap();
+    let outcomes = store.commit(Commit::each(writes)).await.unwrap();
     outcomes.into_iter().map(Result::unwrap).collect()
 }
 

@@ -58,7 +58,7 @@ impl TestServer {
 
     /// A server over a store.
     pub async fn over<S: Store>(store: S) -> Self {
-        let services = profilestore::rpc::services(Arc::new(store), Canonicalization::default()).await.unwrap();
+        let services = profilestore::rpc::services(Arc::new(store), None, Canonicalization::default()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();

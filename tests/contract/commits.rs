@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use profilestore::engine::EngineRules;
 use profilestore::model::limits::MAX_COMMIT_WRITES;
 use profilestore::model::{Outcome, Precondition, Rejection};
-use profilestore::store::{Clock, CommitMode, Scope, Store, StoreError};
+use profilestore::store::{Clock, Commit, CommitMode, Scope, Store, StoreError};
 
 use crate::common::profiles::*;
 use crate::common::stacks::Stack;
@@ -26,7 +26,7 @@ pub async fn writes_are_decided_in_order_each_against_those_before_it<K: Stack>(
         append("a", "4", Precondition::MustBeAbsent),
         append("a", "5", Precondition::None),
     ];
-    let outcomes = store.commit(writes, CommitMode::Each).await.unwrap();
+    let outcomes = store.commit(Commit::each(writes)).await.unwrap();
     let names: Vec<_> = outcomes
         .iter()
         .map(|outcome| match outcome {
@@ -45,7 +45,7 @@ pub async fn an_atomic_commit_is_all_or_nothing<K: Stack>() {
     let before = store.list(&Scope::All, None, UNBOUNDED).await.unwrap();
     for refused in [put_if("c", "c@x.example", "new", Precondition::MustExist), refuse("c")] {
         let writes = vec![put("a", "a@y.example", "new"), delete("b"), put("d", "", "new"), refused];
-        let result = store.commit(writes, CommitMode::All).await;
+        let result = store.commit(Commit::all(writes)).await;
         assert!(matches!(result, Err(StoreError::Rejected { index: 3, .. })), "{result:?}");
         assert_eq!(store.list(&Scope::All, None, UNBOUNDED).await.unwrap(), before);
         assert_eq!(store.get_many(&ids(["a", "b", "c", "d"])).await.unwrap().iter().flatten().count(), 2);
@@ -53,7 +53,7 @@ pub async fn an_atomic_commit_is_all_or_nothing<K: Stack>() {
         assert_eq!(store.count(&scope("y.example")).await.unwrap(), 0);
     }
     let writes = vec![put("a", "a@y.example", "new"), delete("b"), put("c", "", "new"), delete("none")];
-    let outcomes = store.commit(writes, CommitMode::All).await.unwrap();
+    let outcomes = store.commit(Commit::all(writes)).await.unwrap();
     assert!(matches!(
         outcomes[..],
         [Ok(Outcome::Stored(_)), Ok(Outcome::Deleted(_)), Ok(Outcome::Stored(_)), Ok(Outcome::Absent)]
@@ -72,7 +72,7 @@ pub async fn an_atomic_commit_names_the_first_refused_write<K: Stack>() {
         put_if("c", "", "", Precondition::MustExist),
     ];
     let refused = StoreError::Rejected { index: 1, rejection: Rejection::AlreadyExists };
-    assert_eq!(store.commit(writes, CommitMode::All).await, Err(refused));
+    assert_eq!(store.commit(Commit::all(writes)).await, Err(refused));
 }
 
 pub async fn an_atomic_commit_refuses_two_writes_of_one_profile<K: Stack>() {
@@ -80,7 +80,7 @@ pub async fn an_atomic_commit_refuses_two_writes_of_one_profile<K: Stack>() {
     let store = stack.store();
     let refused = StoreError::Rejected { index: 2, rejection: Rejection::DuplicateId };
     let writes = vec![put("a", "", "1"), put("b", "", "1"), put("a", "", "1")];
-    assert_eq!(store.commit(writes, CommitMode::All).await, Err(refused));
+    assert_eq!(store.commit(Commit::all(writes)).await, Err(refused));
     assert_eq!(listed(store, &Scope::All).await, [""; 0]);
 }
 
@@ -95,7 +95,7 @@ pub async fn an_import_decides_each_write_by_itself<K: Stack>() {
         delete_if("c", Precondition::MustExist),
         put("d", "", "new"),
     ];
-    let outcomes = store.commit(writes, CommitMode::Each).await.unwrap();
+    let outcomes = store.commit(Commit::each(writes)).await.unwrap();
     assert!(matches!(outcomes[0], Ok(Outcome::Stored(_))));
     assert_eq!(outcomes[1], Err(Rejection::AlreadyExists));
     assert!(matches!(outcomes[2], Err(Rejection::Invalid(_))));
@@ -108,7 +108,7 @@ pub async fn an_import_decides_each_write_by_itself<K: Stack>() {
 pub async fn a_commit_of_nothing_is_made<K: Stack>() {
     let stack = K::open(Default::default()).await;
     for mode in [CommitMode::All, CommitMode::Each] {
-        assert_eq!(stack.store().commit(Vec::new(), mode).await, Ok(Vec::new()));
+        assert_eq!(stack.store().commit(Commit { mode, ..Commit::each(Vec::new()) }).await, Ok(Vec::new()));
     }
 }
 
@@ -117,7 +117,7 @@ pub async fn a_put_that_changes_nothing_keeps_its_etag<K: Stack>() {
     let store = stack.store();
     let first = store_one(store, put("a", "a@b.example", "A")).await;
     for mode in [CommitMode::All, CommitMode::Each] {
-        let again = store.commit(vec![put("a", "a@b.example", "A")], mode).await.unwrap();
+        let again = store.commit(Commit { mode, ..Commit::each(vec![put("a", "a@b.example", "A")]) }).await.unwrap();
         assert_eq!(again, [Ok(Outcome::Unchanged(first.clone()))]);
     }
     assert_eq!(store.get(&id("a")).await.unwrap(), Some(first.clone()));
@@ -204,7 +204,7 @@ pub async fn a_commit_whose_future_is_dropped_is_made_as_a_whole_or_not_at_all<K
         let keys = [format!("a{round}"), format!("b{round}")];
         get(store, &keys[0]).await;
         let writes = keys.iter().map(|key| put(key, "x@y.example", "")).collect();
-        let mut unfinished = Box::pin(store.commit(writes, CommitMode::All));
+        let mut unfinished = Box::pin(store.commit(Commit::all(writes)));
         let _ = std::future::poll_fn(|context| Poll::Ready(unfinished.as_mut().poll(context))).await;
         drop(unfinished);
         // Behind it in every queue.
@@ -220,10 +220,10 @@ pub async fn a_commit_of_too_many_writes_is_refused_and_changes_nothing<K: Stack
     let stack = K::open(Default::default()).await;
     let store = stack.store();
     let writes = |count: usize| (0..count).map(|number| put(&number.to_string(), "", "")).collect();
-    let refused = store.commit(writes(MAX_COMMIT_WRITES + 1), CommitMode::Each).await;
+    let refused = store.commit(Commit::each(writes(MAX_COMMIT_WRITES + 1))).await;
     let error = StoreError::TooManyWrites { writes: MAX_COMMIT_WRITES + 1, limit: MAX_COMMIT_WRITES };
     assert_eq!(refused, Err(error));
     assert_eq!(store.count(&Scope::All).await.unwrap(), 0);
-    store.commit(writes(MAX_COMMIT_WRITES), CommitMode::All).await.unwrap();
+    store.commit(Commit::all(writes(MAX_COMMIT_WRITES))).await.unwrap();
     assert_eq!(store.count(&Scope::All).await.unwrap(), MAX_COMMIT_WRITES as u64);
 }

@@ -2,7 +2,7 @@
 
 use profilestore::engine::EngineRules;
 use profilestore::model::{Etag, Outcome, Precondition, Rejection};
-use profilestore::store::{CommitMode, Store, StoreError};
+use profilestore::store::{Commit, Store, StoreError};
 
 use crate::common::profiles::*;
 use crate::common::stacks::Stack;
@@ -55,10 +55,7 @@ pub async fn must_match_takes_the_current_etag_only<K: Stack>() {
     assert_eq!(name(store, "a").await.as_deref(), Some("2"));
     // Of two writers that have read the same version, one wins.
     let outcomes = store
-        .commit(
-            vec![append("a", "+", must_match(&current)), append("a", "+", must_match(&current))],
-            CommitMode::Each,
-        )
+        .commit(Commit::each(vec![append("a", "+", must_match(&current)), append("a", "+", must_match(&current))]))
         .await
         .unwrap();
     assert!(outcomes[0].is_ok() && matches!(outcomes[1], Err(Rejection::EtagMismatch { .. })));
@@ -129,9 +126,9 @@ pub async fn unique_email_holds_within_one_commit<K: Stack>() {
     let store = stack.store();
     let both = || vec![put("a", "x@y.example", ""), put("b", "x@y.example", "")];
     let refused = StoreError::Rejected { index: 1, rejection: Rejection::EmailInUse };
-    assert_eq!(store.commit(both(), CommitMode::All).await, Err(refused));
+    assert_eq!(store.commit(Commit::all(both())).await, Err(refused));
     assert_eq!(get(store, "a").await, None);
-    let outcomes = store.commit(both(), CommitMode::Each).await.unwrap();
+    let outcomes = store.commit(Commit::each(both())).await.unwrap();
     assert!(outcomes[0].is_ok());
     assert_eq!(outcomes[1], Err(Rejection::EmailInUse));
 }
@@ -149,9 +146,9 @@ pub async fn unique_email_lets_an_address_move_in_one_atomic_commit<K: Stack>() 
     let stack = K::open(unique_email()).await;
     let store = stack.store();
     store_one(store, put("a", "x@y.example", "")).await;
-    store.commit(vec![delete("a"), put("b", "x@y.example", "")], CommitMode::All).await.unwrap();
+    store.commit(Commit::all(vec![delete("a"), put("b", "x@y.example", "")])).await.unwrap();
     assert_eq!(listed(store, &email("x@y.example")).await, ["b"]);
-    store.commit(vec![put("b", "", ""), put("c", "x@y.example", "")], CommitMode::All).await.unwrap();
+    store.commit(Commit::all(vec![put("b", "", ""), put("c", "x@y.example", "")])).await.unwrap();
     assert_eq!(listed(store, &email("x@y.example")).await, ["c"]);
 }
 
@@ -160,4 +157,15 @@ pub async fn without_unique_email_profiles_share_an_address<K: Stack>() {
     let store = stack.store();
     commit(store, vec![put("b", "x@y.example", ""), put("a", "X@y.example", "")]).await;
     assert_eq!(listed(store, &email("x@Y.example")).await, ["a", "b"]);
+}
+
+pub async fn must_match_if_present_lets_absence_pass<K: Stack>() {
+    let stack = K::open(Default::default()).await;
+    let store = stack.store();
+    let first = etag(&store_one(store, put("a", "", "1")).await);
+    let current = etag(&store_one(store, put("a", "", "2")).await);
+    let delete = |etag: &Etag| delete_if("a", Precondition::MustMatchIfPresent(etag.clone()));
+    assert!(matches!(commit_one(store, delete(&first)).await, Err(Rejection::EtagMismatch { .. })));
+    assert!(matches!(commit_one(store, delete(&current)).await, Ok(Outcome::Deleted(_))));
+    assert_eq!(commit_one(store, delete(&current)).await, Ok(Outcome::Absent));
 }

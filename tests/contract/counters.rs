@@ -1,7 +1,7 @@
 //! Counts, figures and the check of everything.
 
 use profilestore::model::Precondition;
-use profilestore::store::{CommitMode, DomainOrder, Scope, Store, StoreState};
+use profilestore::store::{Commit, DomainOrder, Scope, Store, StoreState};
 
 use crate::common::profiles::*;
 use crate::common::stacks::Stack;
@@ -65,7 +65,7 @@ pub async fn counters_of_a_refused_commit_stay<K: Stack>() {
     let store = stack.store();
     store_one(store, put("a", "a@x.example", "")).await;
     let writes = vec![put("b", "b@x.example", ""), delete("a"), refuse("c")];
-    store.commit(writes, CommitMode::All).await.unwrap_err();
+    store.commit(Commit::all(writes)).await.unwrap_err();
     commit_one(store, put_if("a", "a@org", "", Precondition::MustBeAbsent)).await.unwrap_err();
     assert_eq!(counts(store).await, [1, 1, 0, 1, 1, 0]);
     let domains = store.list_domains(None, DomainOrder::Index, None, 10).await.unwrap().domains;
@@ -88,7 +88,7 @@ pub async fn the_status_knows_the_number_of_profiles<K: Stack>() {
     for (write, profiles) in [(put("a", "", ""), 1), (put("b", "", ""), 2), (put("a", "", "!"), 2), (delete("a"), 1)]
     {
         commit(store, vec![write]).await;
-        assert_eq!(store.status().profile_count, profiles);
+        assert_eq!(store.status().totals.profiles, profiles);
     }
     let status = store.status();
     assert_eq!((status.state, status.queued_commits), (StoreState::Open, 0));

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::task::Poll;
 
 use profilestore::model::Precondition;
-use profilestore::store::{CommitMode, DomainOrder, Scope, Store, StoreError, StoreState};
+use profilestore::store::{Commit, CommitMode, DomainOrder, Scope, Store, StoreError, StoreState};
 
 use crate::common::profiles::*;
 use crate::common::stacks::Stack;
@@ -23,7 +23,7 @@ pub async fn a_commit_survives_a_restart<K: Stack>() {
         assert_eq!(get(store, "deleted").await, None);
         assert_eq!(name(store, "changed").await, Some(key));
         assert_eq!(store.count(&scope("x.example")).await.unwrap(), round + 1);
-        assert_eq!(store.status().profile_count, round + 2);
+        assert_eq!(store.status().totals.profiles, round + 2);
         assert_eq!(store.verify().await.unwrap().problems, [""; 0]);
     }
 }
@@ -59,7 +59,10 @@ pub async fn after_closing_every_method_says_so<K: Stack>() {
     assert_eq!(store.get_many(&ids(["a"])).await, Err(StoreError::Closed));
     assert_eq!(store.get_many(&[]).await, Err(StoreError::Closed));
     for mode in [CommitMode::All, CommitMode::Each] {
-        assert_eq!(store.commit(vec![put("c", "", "")], mode).await, Err(StoreError::Closed));
+        assert_eq!(
+            store.commit(Commit { mode, ..Commit::each(vec![put("c", "", "")]) }).await,
+            Err(StoreError::Closed)
+        );
     }
     for scope in [Scope::All, scope("x.example"), subtree("example"), email("a@x.example")] {
         assert_eq!(store.list(&scope, None, UNBOUNDED).await, Err(StoreError::Closed));
@@ -104,7 +107,7 @@ pub async fn close_makes_the_commits_that_were_accepted<K: Stack>() {
     let mut commits = Vec::new();
     for number in 0..20 {
         let write = put_if(&format!("user-{number:02}"), "", "", Precondition::MustBeAbsent);
-        let mut commit = Box::pin(store.commit(vec![write], CommitMode::All));
+        let mut commit = Box::pin(store.commit(Commit::all(vec![write])));
         let first = std::future::poll_fn(|context| Poll::Ready(commit.as_mut().poll(context))).await;
         commits.push((commit, first));
     }

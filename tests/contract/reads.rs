@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 
 use profilestore::model::{Outcome, Revision};
-use profilestore::store::{CommitMode, DomainOrder, Scope, Store};
+use profilestore::store::{Commit, DomainOrder, Scope, Store};
 
 use crate::common::profiles::*;
 use crate::common::stacks::Stack;
@@ -127,7 +127,7 @@ pub async fn a_dropped_read_leaves_nothing_behind<K: Stack>() {
     drop(read);
     assert_eq!(name(store, "a").await.as_deref(), Some("A"));
     assert_eq!(name(store, "none").await, None);
-    let outcomes = store.commit(vec![put("a", "", "B")], CommitMode::All).await.unwrap();
+    let outcomes = store.commit(Commit::all(vec![put("a", "", "B")])).await.unwrap();
     assert!(matches!(outcomes[0], Ok(Outcome::Stored(_))));
     assert_eq!(name(store, "a").await.as_deref(), Some("B"));
 }

@@ -2,7 +2,7 @@
 
 use profilestore::engine::EngineRules;
 use profilestore::model::Record;
-use profilestore::store::{CommitMode, Cursor, DomainOrder, PageBounds, Scope, Store};
+use profilestore::store::{Commit, CommitMode, Cursor, DomainOrder, PageBounds, Scope, Store};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -76,7 +76,7 @@ impl<K: Stack> Run<K> {
         let count = self.rng.random_range(1..=at_most);
         let planned: Vec<_> = (0..count).map(|_| Planned::any(&mut self.rng, |key| self.oracle.etag(key))).collect();
         let writes = planned.iter().map(Planned::write).collect();
-        let result = self.stack.store().commit(writes, mode).await;
+        let result = self.stack.store().commit(Commit { writes, mode, request: None }).await;
         self.oracle.follow(&planned, mode, result);
     }
 
@@ -185,7 +185,7 @@ impl<K: Stack> Run<K> {
         assert_eq!(report.problems, [""; 0]);
         assert_eq!(report.profiles, self.oracle.profiles.len() as u64);
         assert_eq!(report.index_entries, self.oracle.places().len() as u64);
-        assert_eq!(self.stack.store().status().profile_count, report.profiles);
+        assert_eq!(self.stack.store().status().totals.profiles, report.profiles);
         // Twice, so that a cache answers as well.
         for _ in 0..2 {
             for number in 0..IDS {

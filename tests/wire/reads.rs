@@ -1,6 +1,7 @@
 //! GetProfile, BatchGetProfiles, LookupProfilesByEmail, CountProfiles and read masks.
 
 use profilestore::pb::*;
+use prost::Message;
 use tonic::Code;
 
 use crate::common::server::TestServer;
@@ -158,4 +159,19 @@ async fn counts_are_of_all_of_a_domain_or_of_a_subtree() {
         let count = client.count_profiles(request).await.unwrap().into_inner().count;
         assert_eq!(count, expected, "{domain} {include_subdomains}");
     }
+}
+
+#[tokio::test]
+async fn the_status_counts_what_is_stored() {
+    let server = TestServer::start().await;
+    let mut client = server.profiles();
+    let mut bytes = 0;
+    for (id, email) in [("a", "a@x.example"), ("b", "b@x.example"), ("c", "c@y.example"), ("d", "")] {
+        bytes += create(&mut client, profile(id, email)).await.encoded_len();
+    }
+    let mut admin = admin_service_client::AdminServiceClient::new(server.channel());
+    let status = admin.get_status(GetStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.profile_count, status.domain_count, status.live_bytes), (4, 2, bytes as i64));
+    assert_eq!((status.version.as_str(), status.engine.as_str()), (env!("CARGO_PKG_VERSION"), "memory"));
+    assert!(status.uptime.is_some());
 }

@@ -4,7 +4,7 @@ use std::future::pending;
 
 use bytes::Bytes;
 use profilestore::engine::memory::MemoryStore;
-use profilestore::model::{Domain, Outcome, ProfileId, Record, Rejection, Revision, Write};
+use profilestore::model::{Domain, ProfileId, Record, Revision};
 use profilestore::store::*;
 use tokio::sync::watch;
 
@@ -55,13 +55,9 @@ impl Store for FaultyStore {
         Ok(vec![Some(garbage()); ids.len()])
     }
 
-    async fn commit(
-        &self,
-        writes: Vec<Write>,
-        mode: CommitMode,
-    ) -> Result<Vec<Result<Outcome, Rejection>>, StoreError> {
+    async fn commit(&self, commit: Commit) -> Result<Outcomes, StoreError> {
         self.strike().await?;
-        self.inner.commit(writes, mode).await
+        self.inner.commit(commit).await
     }
 
     async fn list(&self, _: &Scope, _: Option<&Cursor>, _: PageBounds) -> Result<Page, StoreError> {
@@ -87,6 +83,10 @@ impl Store for FaultyStore {
 
     fn status(&self) -> StoreStatus {
         self.inner.status()
+    }
+
+    async fn disk_bytes(&self) -> Result<u64, StoreError> {
+        self.inner.disk_bytes().await
     }
 
     fn watch_state(&self) -> watch::Receiver<StoreState> {

@@ -11,8 +11,6 @@ use tonic::{Code, Status};
 use crate::common::server::TestServer;
 use crate::*;
 
-const UUID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
-
 async fn update(client: &mut Client, given: Profile, paths: &[&str]) -> Result<Profile, Status> {
     let request = UpdateProfileRequest { profile: Some(given), update_mask: mask(paths), ..Default::default() };
     client.update_profile(request).await.map(tonic::Response::into_inner)
@@ -234,34 +232,4 @@ async fn a_delete_removes_the_profile() {
         assert_refused(answer, Code::NotFound, "PROFILE_NOT_FOUND");
         client.delete_profile(delete(etag, true)).await.unwrap();
     }
-}
-
-#[tokio::test]
-async fn a_request_id_must_be_a_uuid_and_is_not_taken_yet() {
-    let server = TestServer::start().await;
-    let mut client = server.profiles();
-    for (request_id, expected) in [("no-uuid", "INVALID_FIELD"), (UUID, "NOT_IMPLEMENTED")] {
-        let request_id = || request_id.to_owned();
-        let create = CreateProfileRequest { profile: Some(full("user-1")), request_id: request_id() };
-        let update = UpdateProfileRequest {
-            profile: Some(full("user-1")),
-            allow_missing: true,
-            request_id: request_id(),
-            ..Default::default()
-        };
-        let delete = DeleteProfileRequest {
-            id: "user-1".into(),
-            allow_missing: true,
-            request_id: request_id(),
-            ..Default::default()
-        };
-        for status in [
-            client.create_profile(create).await.unwrap_err(),
-            client.update_profile(update).await.unwrap_err(),
-            client.delete_profile(delete).await.unwrap_err(),
-        ] {
-            assert_eq!(reason(&status), expected);
-        }
-    }
-    assert!(all_ids(&mut client).await.is_empty());
 }

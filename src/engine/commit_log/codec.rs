@@ -4,7 +4,9 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::pb;
+use crate::engine::decision::Decided;
 use crate::model::{Change, CommitTime, IndexKey, ProfileId, Record, Revision};
+use crate::store::{RequestId, RequestMark};
 
 /// A commit group as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +15,10 @@ pub struct LoggedGroup {
     pub first_sequence: u64,
     /// When the group was committed.
     pub time: CommitTime,
-    /// The changes; there is at least one.
+    /// The changes.
     pub changes: Vec<LoggedChange>,
+    /// The requests that it makes; there are some when there are no changes.
+    pub requests: Vec<RequestMark>,
 }
 
 /// One change as it stands in the log. Its sequence number is its revision.
@@ -29,15 +33,15 @@ pub struct LoggedChange {
 }
 
 impl LoggedGroup {
-    /// The sequence number of the last change.
+    /// The sequence number of the last change, or of the group itself when it has none.
     pub fn last_sequence(&self) -> u64 {
-        self.first_sequence + self.changes.len() as u64 - 1
+        self.first_sequence + sequence_numbers(self.changes.len()) - 1
     }
 
     /// Reads a frame's payload. `None` when it is not a group.
     pub fn decode(payload: &[u8]) -> Option<Self> {
         let group = pb::CommitGroup::decode(payload).ok()?;
-        if group.changes.is_empty() {
+        if group.changes.is_empty() && group.requests.is_empty() {
             return None;
         }
         let sequences = group.first_sequence..;
@@ -47,19 +51,43 @@ impl LoggedGroup {
             first_sequence: group.first_sequence,
             time: CommitTime::from_unix_nanos(group.commit_time_unix_nanos),
             changes: changes.collect::<Option<_>>()?,
+            requests: group.requests.into_iter().map(decode_request).collect::<Option<_>>()?,
         })
     }
 }
 
-/// Appends the payload of a frame: a group of changes, of which there must be at least one.
-pub(super) fn encode_group(changes: &[Change], time: CommitTime, buffer: &mut Vec<u8>) {
+/// How many sequence numbers a group takes: one for each change, and one if it has none.
+pub fn sequence_numbers(changes: usize) -> u64 {
+    changes.max(1) as u64
+}
+
+/// Appends the payload of a frame: a group with at least one change or one request.
+pub(super) fn encode_group(first_sequence: u64, group: &Decided, buffer: &mut Vec<u8>) {
     let group = pb::CommitGroup {
-        first_sequence: changes.first().map_or(0, |change| change.revision.0),
-        commit_time_unix_nanos: time.unix_nanos(),
-        changes: changes.iter().map(encode_change).collect(),
+        first_sequence,
+        commit_time_unix_nanos: group.time.unix_nanos(),
+        changes: group.changes.iter().map(encode_change).collect(),
+        requests: group.requests.iter().map(encode_request).collect(),
     };
     // Appending to a vector cannot run out of room, the only way in which encoding fails.
     group.encode_raw(buffer);
+}
+
+fn encode_request(request: &RequestMark) -> pb::CompletedRequest {
+    pb::CompletedRequest {
+        request_id: Bytes::copy_from_slice(&request.id.0),
+        fingerprint: request.fingerprint,
+        made_ids: request.made_ids.iter().map(|id| id.as_str().to_owned()).collect(),
+    }
+}
+
+fn decode_request(request: pb::CompletedRequest) -> Option<RequestMark> {
+    let made_ids = request.made_ids.iter().map(|id| ProfileId::from_stored(id.as_bytes()));
+    Some(RequestMark {
+        id: RequestId(request.request_id[..].try_into().ok()?),
+        fingerprint: request.fingerprint,
+        made_ids: made_ids.collect::<Option<_>>()?,
+    })
 }
 
 fn encode_change(change: &Change) -> pb::Change {

@@ -5,11 +5,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::close_mark;
-use super::codec::{LoggedGroup, encode_group};
+use super::codec::{LoggedGroup, encode_group, sequence_numbers};
 use super::frame::{HEADER_BYTES, MAX_PAYLOAD_BYTES, SegmentHeader, VERSION, encode_frame};
 use super::segment::{self, SegmentEnd, SegmentError};
+use crate::engine::decision::Decided;
 use crate::engine::durable_file;
-use crate::model::{Change, CommitTime, Incarnation};
+use crate::model::{CommitTime, Incarnation};
+use crate::store::RequestMark;
 
 /// A segment that is longer than this gets a successor.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -43,6 +45,17 @@ pub enum LogError<E = std::convert::Infallible> {
     /// The one who takes the groups failed.
     #[error("the commit log cannot be replayed: {0}")]
     Replay(E),
+}
+
+impl<E> LogError<E> {
+    fn of_segment(dir: &Path, error: SegmentError<E>) -> Self {
+        match error {
+            SegmentError::Io(source) => LogError::Io { dir: dir.to_owned(), source },
+            SegmentError::Corrupt(what) => LogError::Corrupt(what),
+            SegmentError::Newer(found) => LogError::Newer { found },
+            SegmentError::Group(error) => LogError::Replay(error),
+        }
+    }
 }
 
 /// The log, open for appending. One owner, one thread.
@@ -101,12 +114,7 @@ impl CommitLog {
             let segment_end = segment::read(&path, incarnation, &mut next_sequence, |group| {
                 if group.last_sequence() > applied_sequence { replay(group) } else { Ok(()) }
             })
-            .map_err(|error| match error {
-                SegmentError::Io(source) => io(source),
-                SegmentError::Corrupt(what) => LogError::Corrupt(what),
-                SegmentError::Newer(found) => LogError::Newer { found },
-                SegmentError::Group(error) => LogError::Replay(error),
-            })?;
+            .map_err(|error| LogError::of_segment(dir, error))?;
             if position + 1 < to_read.len() && !matches!(segment_end, SegmentEnd::Whole { .. }) {
                 return Err(LogError::Corrupt(format!("commit log segment {first} is damaged and others follow it")));
             }
@@ -173,6 +181,36 @@ impl CommitLog {
         Ok(false)
     }
 
+    /// The requests that the log remembers: those made at or after `since`, and at most about `max` of them, in
+    /// order. The log must be open, so that its end is whole.
+    pub fn recent_requests(&self, since: CommitTime, max: usize) -> Result<Vec<(RequestMark, CommitTime)>, LogError> {
+        let mut newest_first = Vec::new();
+        for first in segment::list(&self.dir).map_err(|error| self.io(error))?.into_iter().rev() {
+            let (mut found, mut reaches_back) = (Vec::new(), false);
+            let mut sequence = first;
+            let read = segment::read(&segment::path(&self.dir, first), self.incarnation, &mut sequence, |group| {
+                if group.time < since {
+                    reaches_back = true;
+                } else {
+                    found.extend(group.requests.into_iter().map(|request| (request, group.time)));
+                }
+                Ok::<(), std::convert::Infallible>(())
+            });
+            read.map_err(|error| LogError::of_segment(&self.dir, error))?;
+            newest_first.extend(found.into_iter().rev());
+            if reaches_back || newest_first.len() >= max {
+                break;
+            }
+        }
+        newest_first.truncate(max);
+        newest_first.reverse();
+        Ok(newest_first)
+    }
+
+    fn io(&self, source: io::Error) -> LogError {
+        LogError::Io { dir: self.dir.clone(), source }
+    }
+
     /// The sequence number that the next change must have.
     pub fn next_sequence(&self) -> u64 {
         self.next_sequence
@@ -180,19 +218,20 @@ impl CommitLog {
 
     /// Appends a group and makes it durable. After an error the log must not be used any more: how much of
     /// the group is on disk is unknown, and a failed sync must never be repeated.
-    pub fn append(&mut self, changes: &[Change], time: CommitTime) -> Result<usize, LogError> {
+    pub fn append(&mut self, group: &Decided) -> Result<usize, LogError> {
         let dir = self.dir.clone();
         let io = |source| LogError::Io { dir: dir.clone(), source };
-        debug_assert_eq!(changes.first().map(|change| change.revision.0), Some(self.next_sequence));
+        debug_assert!(group.changes.first().is_none_or(|change| change.revision.0 == self.next_sequence));
+        let first_sequence = self.next_sequence;
         self.roll_segment_when_full().map_err(&io)?;
         self.buffer.clear();
-        encode_frame(self.salt, &mut self.buffer, |buffer| encode_group(changes, time, buffer));
+        encode_frame(self.salt, &mut self.buffer, |buffer| encode_group(first_sequence, group, buffer));
         let bytes = self.buffer.len();
         if bytes > MAX_PAYLOAD_BYTES {
             return Err(LogError::TooLarge { bytes });
         }
         self.write_and_sync().map_err(&io)?;
-        self.next_sequence += changes.len() as u64;
+        self.next_sequence += sequence_numbers(group.changes.len());
         Ok(bytes)
     }
 

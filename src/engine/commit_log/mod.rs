@@ -20,7 +20,7 @@ mod frame;
 mod log;
 mod segment;
 
-pub use codec::{LoggedChange, LoggedGroup};
+pub use codec::{LoggedChange, LoggedGroup, sequence_numbers};
 pub use log::{CommitLog, LogError};
 
 mod pb {

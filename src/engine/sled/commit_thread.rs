@@ -26,11 +26,12 @@ use super::committer::{Answer, CommitterParts, Message, Queued, Request, fail};
 use super::keys::Applied;
 use super::tree::Tree;
 use crate::engine::EngineRules;
-use crate::engine::commit_log::CommitLog;
-use crate::engine::decision::GroupDecision;
+use crate::engine::commit_log::{CommitLog, sequence_numbers};
+use crate::engine::decision::{Decided, GroupBasis, GroupDecision};
 use crate::engine::durable_file;
+use crate::engine::request_memory::RequestMemory;
 use crate::model::limits::MAX_COMMIT_WRITES;
-use crate::model::{Change, CommitTime, Incarnation, Revision};
+use crate::model::{CommitTime, Incarnation, Revision};
 use crate::store::{CommitObserver, StoreError, StoreState};
 
 /// A group is closed when it has this many writes. Larger batches break sled's reclaim of memory and space.
@@ -52,7 +53,7 @@ struct Unflushed {
 
 /// The thread's own state.
 pub(super) struct CommitThread {
-    requests: Receiver<Message>,
+    queue: Receiver<Message>,
     /// Requests that did not fit into the group before, in order.
     held_back: VecDeque<Request>,
     /// The callers of the group in the making, with what they will be told.
@@ -68,6 +69,8 @@ pub(super) struct CommitThread {
     log: Option<CommitLog>,
     tree: Arc<Tree>,
     applied: Applied,
+    /// What the log remembers.
+    requests: RequestMemory,
     incarnation: Incarnation,
     rules: EngineRules,
     observer: Arc<dyn CommitObserver>,
@@ -85,12 +88,12 @@ impl CommitThread {
     /// The thread's state at its start.
     pub(super) fn new(
         parts: CommitterParts,
-        requests: Receiver<Message>,
+        queue: Receiver<Message>,
         queued: Arc<Queued>,
         state: watch::Sender<StoreState>,
     ) -> Self {
         Self {
-            requests,
+            queue,
             held_back: VecDeque::new(),
             closing: false,
             answers: Vec::new(),
@@ -101,6 +104,7 @@ impl CommitThread {
             log: Some(parts.log),
             tree: parts.tree,
             applied: parts.applied,
+            requests: parts.requests,
             incarnation: parts.incarnation,
             rules: parts.rules,
             observer: parts.observer,
@@ -158,11 +162,11 @@ impl CommitThread {
                 Err(RecvTimeoutError::Timeout) => return Next::FlushDue,
             },
         };
-        let (mut writes, mut bytes) = (first.writes.len(), first.size_bytes);
+        let (mut writes, mut bytes) = (first.commit.writes.len(), first.size_bytes);
         let mut group = vec![first];
         while writes < GROUP_WRITES && bytes < GROUP_BYTES {
             let Some(request) = self.held_back.pop_front().or_else(|| self.try_receive()) else { break };
-            writes += request.writes.len();
+            writes += request.commit.writes.len();
             bytes += request.size_bytes;
             if writes > GROUP_WRITES || bytes > GROUP_BYTES {
                 self.held_back.push_front(request);
@@ -175,7 +179,7 @@ impl CommitThread {
 
     /// A request that is queued already.
     fn try_receive(&mut self) -> Option<Request> {
-        match self.requests.try_recv() {
+        match self.queue.try_recv() {
             Ok(Message::Commit(request)) => Some(request),
             Ok(Message::Close) => {
                 self.closing = true;
@@ -187,8 +191,8 @@ impl CommitThread {
 
     fn receive(&self) -> Result<Message, RecvTimeoutError> {
         match &self.unflushed {
-            None => self.requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(unflushed) => self.requests.recv_timeout(FLUSH_INTERVAL.saturating_sub(unflushed.since.elapsed())),
+            None => self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(unflushed) => self.queue.recv_timeout(FLUSH_INTERVAL.saturating_sub(unflushed.since.elapsed())),
         }
     }
 
@@ -199,9 +203,10 @@ impl CommitThread {
             return Ok(());
         }
         let time = self.rules.clock.now().max(self.applied.time);
-        let changes = self.decide(group, time)?;
-        if !changes.is_empty() {
-            self.make(&changes, time)?;
+        self.requests.forget_old(time);
+        let group = self.decide(group, time)?;
+        if !group.changes.is_empty() || !group.requests.is_empty() {
+            self.make(group)?;
         }
         for (answer, outcome) in self.answers.drain(..) {
             // Nobody may be waiting any more; the commit is made all the same.
@@ -217,16 +222,21 @@ impl CommitThread {
 
     /// Decides the requests of a group, as many as fit by what they really write: a small update of a large
     /// profile writes a large one.
-    fn decide(&mut self, group: Vec<Request>, time: CommitTime) -> Result<Vec<Change>, StoreError> {
-        let tree = self.tree.clone();
-        let first = Revision(self.applied.sequence + 1);
-        let mut decision = GroupDecision::new(&*tree, self.rules.unique_email, self.incarnation, first, time);
+    fn decide(&mut self, group: Vec<Request>, time: CommitTime) -> Result<Decided, StoreError> {
+        let mut decision = GroupDecision::new(GroupBasis {
+            state: &*self.tree,
+            requests: &self.requests,
+            unique_email: self.rules.unique_email,
+            incarnation: self.incarnation,
+            first_revision: Revision(self.applied.sequence + 1),
+            time,
+        });
         let mut requests = group.into_iter();
         while decision.size_bytes() < GROUP_BYTES
             && let Some(request) = requests.next()
         {
             self.queued.leave(request.size_bytes);
-            let outcome = decision.decide(request.writes, request.mode);
+            let outcome = decision.decide(request.commit);
             let failed = outcome.as_ref().err().filter(|error| matches!(error, StoreError::Failed { .. })).cloned();
             self.answers.push((request.answer, outcome));
             if let Some(error) = failed {
@@ -236,14 +246,16 @@ impl CommitThread {
         for request in requests.rev() {
             self.held_back.push_front(request);
         }
-        Ok(decision.into_changes())
+        Ok(decision.finish())
     }
 
     /// Makes changes durable, then visible.
-    fn make(&mut self, changes: &[Change], time: CommitTime) -> Result<(), StoreError> {
+    fn make(&mut self, group: Decided) -> Result<(), StoreError> {
+        let Decided { changes, time, .. } = &group;
         // Everything that can be wrong is found before anything is logged: a logged group must be applicable, now
-        // and at every replay.
-        let prepared = match self.tree.prepare(self.applied, changes, time) {
+        // and when it is replayed.
+        let sequence = self.applied.sequence + sequence_numbers(changes.len());
+        let prepared = match self.tree.prepare(self.applied, changes, sequence, *time) {
             Ok(prepared) => prepared,
             Err(error @ StoreError::Corrupt(_)) => {
                 self.answers.iter_mut().for_each(|(_, outcome)| *outcome = Err(error.clone()));
@@ -252,12 +264,15 @@ impl CommitThread {
             Err(error) => return Err(error),
         };
         let log = self.log.as_mut().ok_or(StoreError::Closed)?;
-        let bytes = log.append(changes, time).map_err(|error| StoreError::Failed { cause: error.to_string() })?;
+        let bytes = log.append(&group).map_err(|error| StoreError::Failed { cause: error.to_string() })?;
         self.observer.before_apply(changes);
         self.applying = true;
         self.applied = self.tree.apply(prepared)?;
         self.applying = false;
         self.observer.after_apply(changes);
+        for request in group.requests {
+            self.requests.remember(request, group.time);
+        }
         let unflushed = self.unflushed.get_or_insert(Unflushed { since: Instant::now(), groups: 0, bytes: 0 });
         unflushed.groups += 1;
         unflushed.bytes += bytes;

@@ -18,13 +18,13 @@ use super::keys::Applied;
 use super::tree::Tree;
 use crate::engine::EngineRules;
 use crate::engine::commit_log::CommitLog;
-use crate::engine::decision::Outcomes;
-use crate::model::limits::MAX_COMMIT_WRITES;
-use crate::model::{Incarnation, Write};
-use crate::store::{CommitMode, CommitObserver, StoreError, StoreState};
+use crate::engine::request_memory::RequestMemory;
+use crate::model::Incarnation;
+use crate::model::limits::{MAX_BATCH_BYTES, MAX_COMMIT_WRITES};
+use crate::store::{Commit, CommitObserver, Outcomes, StoreError, StoreState};
 
-/// The largest single request.
-pub const REQUEST_BYTES: usize = 1024 * 1024;
+/// The largest single request: the largest batch with what its writes cost beside their profiles.
+pub const REQUEST_BYTES: usize = MAX_BATCH_BYTES + 64 * 1024;
 
 /// The bounds of the queue in front of the committer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +37,7 @@ pub struct QueueBounds {
 
 /// A commit that waits.
 pub(super) struct Request {
-    pub writes: Vec<Write>,
-    pub mode: CommitMode,
+    pub commit: Commit,
     pub size_bytes: usize,
     pub answer: oneshot::Sender<Answer>,
 }
@@ -77,6 +76,8 @@ pub struct CommitterParts {
     pub tree: Arc<Tree>,
     /// How far the tree has come.
     pub applied: Applied,
+    /// The requests that the log remembers.
+    pub requests: RequestMemory,
     /// The life of the store.
     pub incarnation: Incarnation,
     /// The rules of decisions.
@@ -99,12 +100,12 @@ impl Committer {
     }
 
     /// Queues a commit and waits for its answer. Once queued it is made even if this future is dropped.
-    pub async fn commit(&self, writes: Vec<Write>, mode: CommitMode) -> Result<Outcomes, StoreError> {
+    pub async fn commit(&self, commit: Commit) -> Result<Outcomes, StoreError> {
         self.ensure_open()?;
-        if writes.len() > MAX_COMMIT_WRITES {
-            return Err(StoreError::TooManyWrites { writes: writes.len(), limit: MAX_COMMIT_WRITES });
+        if commit.writes.len() > MAX_COMMIT_WRITES {
+            return Err(StoreError::TooManyWrites { writes: commit.writes.len(), limit: MAX_COMMIT_WRITES });
         }
-        let size_bytes = writes.iter().map(|write| write.size_bytes).sum();
+        let size_bytes = commit.writes.iter().map(|write| write.size_bytes).sum();
         if size_bytes > REQUEST_BYTES {
             return Err(StoreError::TooLarge { bytes: size_bytes, limit: REQUEST_BYTES });
         }
@@ -114,7 +115,7 @@ impl Committer {
         }
         let (answer, answered) = oneshot::channel();
         self.queued.commits.fetch_add(1, Ordering::Relaxed);
-        let sent = self.queue.try_send(Message::Commit(Request { writes, mode, size_bytes, answer }));
+        let sent = self.queue.try_send(Message::Commit(Request { commit, size_bytes, answer }));
         if let Err(error) = sent {
             self.queued.leave(size_bytes);
             return match error {

@@ -213,6 +213,11 @@ impl DataDir {
         moved.map_err(|source| DataDirError::Access { dir: self.path.clone(), action: "written", source })
     }
 
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// sled's directory.
     pub fn sled(&self) -> PathBuf {
         self.path.join("sled")

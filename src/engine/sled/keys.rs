@@ -5,7 +5,8 @@
 //!                      01 index key | crc u32         where in the index the record is
 //! "i" entry          → record                         (entry: index key 00 id)
 //! "d" domain key     → own count u64 | subtree count u64 | crc u32
-//! "m"                → applied sequence u64 | commit time i64 | total count u64 | crc u32
+//! "m"                → applied sequence u64 | commit time i64 | profiles u64 | domains u64 | profile bytes u64
+//!                      | crc u32
 //!
 //! record             = revision u64 | crc u32 | encoded Profile
 //! ```
@@ -20,6 +21,7 @@ use bytes::Bytes;
 
 use crate::engine::entry::{push_entry, split_entry};
 use crate::model::{CommitTime, DomainKey, ProfileId, Record, Revision};
+use crate::store::Totals;
 
 /// Where ids begin.
 pub const ID: u8 = b'r';
@@ -156,30 +158,31 @@ impl Counters {
 /// How far the tree has come. Written in the same batch as the changes it speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Applied {
-    /// The sequence number of the last change.
+    /// The last sequence number.
     pub sequence: u64,
     /// The time of the last commit.
     pub time: CommitTime,
-    /// The number of all profiles.
-    pub total: u64,
+    /// What the tree holds.
+    pub totals: Totals,
 }
 
 impl Applied {
     /// The value.
     pub fn encode(&self) -> Vec<u8> {
-        let words =
-            [self.sequence.to_le_bytes(), self.time.unix_nanos().to_le_bytes(), self.total.to_le_bytes()].concat();
-        seal(APPLIED, words)
+        let Totals { profiles, domains, profile_bytes } = self.totals;
+        let words = [self.sequence, self.time.unix_nanos() as u64, profiles, domains, profile_bytes];
+        seal(APPLIED, words.iter().flat_map(|word| word.to_le_bytes()).collect())
     }
 
     /// Reads the value; `None` when it is damaged.
     pub fn decode(value: &[u8]) -> Option<Self> {
-        let (sequence, rest) = unseal(APPLIED, value)?.split_first_chunk::<8>()?;
-        let (time, total) = rest.split_first_chunk::<8>()?;
+        let (words, []) = unseal(APPLIED, value)?.as_chunks::<8>() else { return None };
+        let [sequence, time, profiles, domains, profile_bytes] =
+            <[[u8; 8]; 5]>::try_from(words).ok()?.map(u64::from_le_bytes);
         Some(Self {
-            sequence: u64::from_le_bytes(*sequence),
-            time: CommitTime::from_unix_nanos(i64::from_le_bytes(*time)),
-            total: u64::from_le_bytes(total.try_into().ok()?),
+            sequence,
+            time: CommitTime::from_unix_nanos(time as i64),
+            totals: Totals { profiles, domains, profile_bytes },
         })
     }
 }
@@ -234,7 +237,8 @@ mod tests {
 
     #[test]
     fn how_far_the_tree_has_come_is_read_back() {
-        let applied = Applied { sequence: 7, time: CommitTime::from_unix_nanos(-1), total: 3 };
+        let totals = Totals { profiles: 3, domains: 2, profile_bytes: 900 };
+        let applied = Applied { sequence: 7, time: CommitTime::from_unix_nanos(-1), totals };
         assert_eq!(Applied::decode(&applied.encode()), Some(applied));
         assert_eq!(Applied::decode(b""), None);
     }

@@ -19,6 +19,7 @@ use super::tree::Tree;
 use crate::engine::EngineRules;
 use crate::engine::commit_log::{CommitLog, LogError, LoggedGroup};
 use crate::engine::decision::CurrentState;
+use crate::engine::request_memory::{MAX_REMEMBERED, REMEMBERED_FOR, RequestMemory};
 use crate::model::{Canonicalization, Change, ProfileId, Record, Revision};
 use crate::store::{CommitObserver, StoreError};
 
@@ -90,6 +91,9 @@ pub enum OpenError {
     /// The commit log cannot be opened.
     #[error(transparent)]
     Log(LogError<StoreError>),
+    /// The commit log cannot be read for the requests to remember.
+    #[error(transparent)]
+    RecentRequests(LogError),
     /// The state cannot be read or brought up to the log.
     #[error("the state cannot be brought up to date: {0}")]
     Store(#[from] StoreError),
@@ -123,8 +127,13 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         tree.flush()?;
     }
     data_dir.finish_creation()?;
+    let mut requests = RequestMemory::default();
+    let since = options.rules.clock.now().max(applied.time).saturating_sub(REMEMBERED_FOR);
+    for (request, time) in log.recent_requests(since, MAX_REMEMBERED).map_err(OpenError::RecentRequests)? {
+        requests.remember(request, time);
+    }
     tracing::info!(
-        profiles = applied.total,
+        profiles = applied.totals.profiles,
         sequence = applied.sequence,
         replayed_changes = applied.sequence - applied_before,
         replayed_groups,
@@ -135,6 +144,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         log,
         tree: tree.clone(),
         applied,
+        requests,
         incarnation: data_dir.incarnation(),
         rules: options.rules.clone(),
         observer,
@@ -208,6 +218,7 @@ fn check_sync_hook(tree: &Tree) -> Result<(), OpenError> {
 fn replay(tree: &Tree, applied: &mut Applied, group: LoggedGroup) -> Result<(), StoreError> {
     // What the group itself has changed so far, by id.
     let mut pending: HashMap<ProfileId, Option<Record>> = HashMap::new();
+    let sequence = group.last_sequence();
     let mut changes = Vec::with_capacity(group.changes.len());
     for (logged, sequence) in group.changes.into_iter().zip(group.first_sequence..) {
         let current = match pending.get(&logged.id) {
@@ -219,10 +230,10 @@ fn replay(tree: &Tree, applied: &mut Applied, group: LoggedGroup) -> Result<(), 
             revision: Revision(sequence),
             id: logged.id,
             record: logged.record,
-            existed: current.is_some(),
+            previous_bytes: current.as_ref().map(Record::profile_len),
             previous_index_key: current.as_ref().and_then(Record::index_key),
         });
     }
-    *applied = tree.apply(tree.prepare(*applied, &changes, group.time)?)?;
+    *applied = tree.apply(tree.prepare(*applied, &changes, sequence, group.time)?)?;
     Ok(())
 }

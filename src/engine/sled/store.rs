@@ -12,12 +12,13 @@ use super::open::{self, OpenError, SledOptions};
 use super::scan_pool::{Cancelled, ScanPool};
 use super::tree::Tree;
 use super::verify;
-use crate::engine::decision::{CurrentState, Outcomes};
+use crate::engine::decision::CurrentState;
+use crate::engine::durable_file;
 use crate::model::{
     Canonicalization, Domain, DomainKey, Draft, Outcome, Precondition, ProfileId, Record, UpdateFn, Write, limits,
 };
 use crate::store::{
-    CommitMode, CommitObserver, Corruption, Cursor, DomainOrder, DomainPage, Page, PageBounds, Scope, Store,
+    Commit, CommitObserver, Corruption, Cursor, DomainOrder, DomainPage, Outcomes, Page, PageBounds, Scope, Store,
     StoreError, StoreState, StoreStatus, VerifyReport,
 };
 
@@ -73,7 +74,7 @@ impl SledStore {
                 });
                 writes.push(Write::update(id, recompute, Precondition::MustExist, record.profile_len()));
             }
-            for outcome in self.commit(writes, CommitMode::Each).await? {
+            for outcome in self.commit(Commit::each(writes)).await? {
                 match outcome {
                     Ok(Outcome::Stored(_)) => changed += 1,
                     Ok(_) => {}
@@ -136,8 +137,8 @@ impl Store for SledStore {
         .await
     }
 
-    async fn commit(&self, writes: Vec<Write>, mode: CommitMode) -> Result<Outcomes, StoreError> {
-        self.committer.commit(writes, mode).await
+    async fn commit(&self, commit: Commit) -> Result<Outcomes, StoreError> {
+        self.committer.commit(commit).await
     }
 
     async fn list(&self, scope: &Scope, after: Option<&Cursor>, bounds: PageBounds) -> Result<Page, StoreError> {
@@ -161,7 +162,7 @@ impl Store for SledStore {
 
     async fn count(&self, scope: &Scope) -> Result<u64, StoreError> {
         match scope {
-            Scope::All => self.with_tree(|tree| Ok(tree.applied()?.total)),
+            Scope::All => self.with_tree(|tree| Ok(tree.applied()?.totals.profiles)),
             Scope::Domain(domain) => self.with_tree(|tree| Ok(tree.counters(domain)?.own)),
             Scope::Subtree(domain) => self.with_tree(|tree| Ok(tree.counters(domain)?.subtree)),
             Scope::Email(key) => {
@@ -172,13 +173,25 @@ impl Store for SledStore {
     }
 
     fn status(&self) -> StoreStatus {
-        let total = self.with_tree(|tree| Ok(tree.applied()?.total));
+        let totals = self.with_tree(|tree| Ok(tree.applied()?.totals));
         StoreStatus {
             engine: "sled",
-            profile_count: total.unwrap_or_default(),
+            totals: totals.unwrap_or_default(),
             queued_commits: self.committer.queued_commits(),
             state: self.committer.state().borrow().clone(),
         }
+    }
+
+    async fn disk_bytes(&self) -> Result<u64, StoreError> {
+        let dir = match &*self.data_dir.lock() {
+            Some(data_dir) => data_dir.path().to_owned(),
+            None => return Err(StoreError::Closed),
+        };
+        self.scan(move |_, _| {
+            durable_file::bytes_below(&dir)
+                .map_err(|error| StoreError::Failed { cause: format!("the data directory cannot be read: {error}") })
+        })
+        .await
     }
 
     fn watch_state(&self) -> watch::Receiver<StoreState> {

@@ -59,9 +59,16 @@ impl Tree {
 
     /// Computes what a group of changes does to the tree, and finds everything that can be wrong with it. Nothing
     /// is changed.
-    pub fn prepare(&self, applied: Applied, changes: &[Change], time: CommitTime) -> Result<Prepared, StoreError> {
+    /// `sequence` is the last number that the group takes.
+    pub fn prepare(
+        &self,
+        applied: Applied,
+        changes: &[Change],
+        sequence: u64,
+        time: CommitTime,
+    ) -> Result<Prepared, StoreError> {
         let mut batch = ::sled::Batch::default();
-        let mut total = applied.total;
+        let mut totals = applied.totals;
         for change in changes {
             let id_key = keys::id_key(&change.id);
             let moves = change.moves_index_key();
@@ -85,15 +92,22 @@ impl Tree {
                     }
                 }
             }
-            total = total.checked_add_signed(change.total_delta()).ok_or_else(|| damaged("the total count"))?;
+            let below_zero = || damaged("the number of profiles");
+            totals.profiles = totals.profiles.checked_add_signed(change.profiles_delta()).ok_or_else(below_zero)?;
+            let below_zero = || damaged("the bytes of profiles");
+            totals.profile_bytes =
+                totals.profile_bytes.checked_add_signed(change.bytes_delta()).ok_or_else(below_zero)?;
         }
         for (domain, delta) in counter_deltas(changes) {
-            let counters = self.counters(&domain)?;
+            let before = self.counters(&domain)?;
             let below_zero = || damaged("a domain's counters");
             let counters = Counters {
-                own: counters.own.checked_add_signed(delta.own).ok_or_else(below_zero)?,
-                subtree: counters.subtree.checked_add_signed(delta.subtree).ok_or_else(below_zero)?,
+                own: before.own.checked_add_signed(delta.own).ok_or_else(below_zero)?,
+                subtree: before.subtree.checked_add_signed(delta.subtree).ok_or_else(below_zero)?,
             };
+            let domains_delta = i64::from(counters.own > 0) - i64::from(before.own > 0);
+            let below_zero = || damaged("the number of domains");
+            totals.domains = totals.domains.checked_add_signed(domains_delta).ok_or_else(below_zero)?;
             let key = keys::domain_key(&domain);
             if counters.subtree == 0 {
                 batch.remove(key);
@@ -102,8 +116,7 @@ impl Tree {
                 batch.insert(key, value);
             }
         }
-        let sequence = changes.last().map_or(applied.sequence, |change| change.revision.0);
-        let applied = Applied { sequence, time, total };
+        let applied = Applied { sequence, time, totals };
         batch.insert(keys::APPLIED, applied.encode());
         Ok(Prepared { batch, applied })
     }

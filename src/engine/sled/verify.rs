@@ -8,26 +8,34 @@ use super::scan_pool::Cancelled;
 use super::tree::Tree;
 use crate::engine::entry::parse_entry;
 use crate::model::{DomainKey, ProfileId, Record};
-use crate::store::{StoreError, VerifyReport};
+use crate::store::{StoreError, Totals, VerifyReport};
 
 /// Checks ids, records and counters. Exact while nothing writes; memory grows with the number of domains only.
 pub fn verify(tree: &Tree, cancelled: &Cancelled) -> Result<VerifyReport, StoreError> {
     let mut report = VerifyReport::default();
-    check_ids(tree, cancelled, &mut report)?;
-    let counted = check_entries(tree, cancelled, &mut report)?;
+    let mut found = Totals::default();
+    check_ids(tree, cancelled, &mut report, &mut found)?;
+    let counted = check_entries(tree, cancelled, &mut report, &mut found)?;
+    found.domains = counted.values().filter(|counters| counters.own > 0).count() as u64;
     check_counters(tree, cancelled, counted, &mut report)?;
-    let total = tree.applied()?.total;
-    if total != report.profiles {
-        report.add(format!("the total count is {total} but there are {} records", report.profiles));
+    let stored = tree.applied()?.totals;
+    if stored != found {
+        report.add(format!("the totals are {stored:?} but the records add up to {found:?}"));
     }
     Ok(report)
 }
 
 /// Every id leads to a record that can be read.
-fn check_ids(tree: &Tree, cancelled: &Cancelled, report: &mut VerifyReport) -> Result<(), StoreError> {
+fn check_ids(
+    tree: &Tree,
+    cancelled: &Cancelled,
+    report: &mut VerifyReport,
+    found: &mut Totals,
+) -> Result<(), StoreError> {
     for row in tree.range(keys::ID, &Bound::Included(Vec::new()), Vec::new(), cancelled) {
         let (key, value) = row?;
         report.profiles += 1;
+        found.profiles += 1;
         let Some(id) = ProfileId::from_stored(&key[1..]) else {
             report.add("a record's key is not an id".into());
             continue;
@@ -35,6 +43,7 @@ fn check_ids(tree: &Tree, cancelled: &Cancelled, report: &mut VerifyReport) -> R
         match keys::decode_at_id(&key, &value) {
             None => report.add(format!("the record of {id} fails its checksum")),
             Some(AtId::Record(record)) => {
+                found.profile_bytes += record.profile_len() as u64;
                 if !is_profile(&record, &id) {
                     report.add(format!("the record of {id} is not that profile"));
                 }
@@ -57,6 +66,7 @@ fn check_entries(
     tree: &Tree,
     cancelled: &Cancelled,
     report: &mut VerifyReport,
+    found: &mut Totals,
 ) -> Result<BTreeMap<DomainKey, Counters>, StoreError> {
     let mut counted: BTreeMap<DomainKey, Counters> = BTreeMap::new();
     for row in tree.range(keys::ENTRY, &Bound::Included(Vec::new()), Vec::new(), cancelled) {
@@ -68,7 +78,7 @@ fn check_entries(
         };
         match keys::decode_entry(&key, &value) {
             None => report.add(format!("the record of {id} fails its checksum")),
-            Some(record) if is_profile(&record, &id) => {}
+            Some(record) if is_profile(&record, &id) => found.profile_bytes += record.profile_len() as u64,
             Some(_) => report.add(format!("the record of {id} is not that profile")),
         }
         let id_key = keys::id_key(&id);
