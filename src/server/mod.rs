@@ -1,13 +1,13 @@
 //! The running server: settings, listeners, limits, start and shutdown.
 //!
 //! [`Server`] tells the whole story from settings to exit. [`stack`] is the only place where stores are put
-//! together; [`listener`] is the serving loop of gRPC; [`admin`] answers health probes on a thread of its
+//! together; [`serving`] is the serving loop of gRPC; [`admin`] answers health probes on a thread of its
 //! own, so that a busy server can still be probed.
 
 pub mod admin;
-pub mod listener;
 mod run;
 pub mod sample;
+pub mod serving;
 mod settings;
 pub mod stack;
 

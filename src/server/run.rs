@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{self, Admin};
-use super::listener::{self, ListenerLimits};
 use super::sample;
+use super::serving::{self, ServingLimits};
 use super::settings::Settings;
 use super::stack::{self, ServerStore};
 use crate::engine::sled::OpenError;
@@ -55,7 +55,7 @@ pub struct Server {
     grpc: tokio::net::TcpListener,
     grpc_address: SocketAddr,
     admin: Admin,
-    limits: ListenerLimits,
+    limits: ServingLimits,
     draining: CancellationToken,
 }
 
@@ -87,7 +87,7 @@ impl Server {
             store,
             services,
             grpc,
-            limits: ListenerLimits {
+            limits: ServingLimits {
                 connections: settings.limits.connections,
                 streams_per_connection: settings.limits.streams_per_connection,
                 header_bytes: settings.limits.header_bytes,
@@ -115,21 +115,38 @@ impl Server {
     /// Serves until `shutdown` completes or the store fails; then drains, closes the store and returns.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let mut state = self.store.watch_state();
-        let serving =
-            tokio::spawn(listener::serve(self.grpc, self.services.stack(), self.limits, self.draining.clone()));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut serving = tokio::spawn(serving::serve(
+            self.grpc,
+            self.services.stack(),
+            threads,
+            self.limits,
+            self.draining.clone(),
+        ));
         let failed = tokio::select! {
             () = shutdown => None,
             changed = state.wait_for(|state| matches!(state, StoreState::Failed { .. })) => match changed.as_deref() {
                 Ok(StoreState::Failed { cause }) => Some(cause.clone()),
                 _ => None,
             },
+            ended = &mut serving => {
+                let error = ended.map_or_else(|error| error.to_string(), |ended| match ended {
+                    Ok(()) => "the serving loop ended early".into(),
+                    Err(error) => error.to_string(),
+                });
+                self.admin.stop();
+                self.store.close().await.map_err(ServeError::Close)?;
+                return Err(ServeError::Start(error));
+            }
         };
         tracing::info!(failed = failed.is_some(), "draining");
         self.services.set_not_serving().await;
         self.draining.cancel();
         self.services.end_health_watches().await;
-        if let Err(error) = serving.await {
-            tracing::error!(%error, "the serving loop ended early");
+        match serving.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the serving threads could not be started"),
+            Err(error) => tracing::error!(%error, "the serving loop ended early"),
         }
         self.admin.stop();
         if let Some(cause) = failed {

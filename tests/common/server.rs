@@ -13,14 +13,14 @@ use profilestore::engine::memory::MemoryStore;
 use profilestore::model::Canonicalization;
 use profilestore::pb::profile_service_client::ProfileServiceClient;
 use profilestore::rpc::Services;
-use profilestore::server::listener::{self, ListenerLimits};
+use profilestore::server::serving::{self, ServingLimits};
 use profilestore::store::{NoObserver, Store};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 use tonic::transport::Channel;
 
-const LIMITS: ListenerLimits = ListenerLimits {
+const LIMITS: ServingLimits = ServingLimits {
     connections: 16,
     streams_per_connection: 256,
     header_bytes: 16 * 1024,
@@ -62,7 +62,7 @@ impl TestServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        tokio::spawn(listener::serve(listener, services.stack(), LIMITS, shutdown.clone()));
+        tokio::spawn(serving::serve(listener, services.stack(), 2, LIMITS, shutdown.clone()));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
         Self { services, address, channel, _shutdown: shutdown.drop_guard() }
     }

@@ -1,0 +1,139 @@
+//! A socket whose writes are gathered.
+//!
+//! An HTTP/2 connection writes an answer in several pieces and flushes after each larger one, so that every
+//! answer would cost a system call of its own. Here a write goes to a buffer, a flush does nothing, and whoever
+//! drives the connection calls [`Gathered::poll_send`] once after each of its turns: the answers to all calls
+//! that came in together leave together.
+//!
+//! Invariants: bytes leave in the order in which they were written, each once; a full buffer is sent before
+//! more is taken, and when the socket takes nothing the writer waits (back-pressure); what is written is sent
+//! before a shutdown; a connection that has nothing to send holds no buffer.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The most bytes that wait to be sent.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// A write of this size is not copied when the socket can take it at once.
+const LARGE_WRITE: usize = 16 * 1024;
+
+thread_local! {
+    /// The buffer that was used last on this thread, for the next connection that has something to send.
+    static SPARE: Cell<Option<Vec<u8>>> = const { Cell::new(None) };
+}
+
+struct Socket<T> {
+    stream: T,
+    /// What was written and not sent, from `sent` on. Without capacity while there is nothing.
+    buffer: Vec<u8>,
+    sent: usize,
+}
+
+/// The socket as the connection sees it.
+pub struct GatheredIo<T>(Rc<RefCell<Socket<T>>>);
+
+/// The socket as whoever drives the connection sees it.
+pub struct Gathered<T>(Rc<RefCell<Socket<T>>>);
+
+/// Both sides of a socket whose writes are gathered. They stay on one thread.
+pub fn gathered<T>(stream: T) -> (GatheredIo<T>, Gathered<T>) {
+    let socket = Rc::new(RefCell::new(Socket { stream, buffer: Vec::new(), sent: 0 }));
+    (GatheredIo(socket.clone()), Gathered(socket))
+}
+
+impl<T: AsyncWrite + Unpin> Gathered<T> {
+    /// Sends what was written. Pending when the socket does not take all of it; the task is woken when it does.
+    pub fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_send(cx)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Socket<T> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.buffer.len() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.buffer[self.sent..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                bytes => self.sent += bytes,
+            }
+        }
+        if self.buffer.capacity() > 0 {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            self.sent = 0;
+            buffer.clear();
+            SPARE.set(Some(buffer));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Room for at least one more byte; sends what is there when there is none.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.buffer.len() >= BUFFER_BYTES {
+            ready!(self.poll_send(cx))?;
+        }
+        if self.buffer.capacity() == 0 {
+            self.buffer = SPARE.take().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES));
+        }
+        Poll::Ready(Ok(BUFFER_BYTES - self.buffer.len()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        if total >= LARGE_WRITE {
+            ready!(self.poll_send(cx))?;
+            return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        }
+        let mut room = ready!(self.poll_room(cx))?;
+        let mut taken = 0;
+        for slice in slices {
+            let part = &slice[..slice.len().min(room)];
+            self.buffer.extend_from_slice(part);
+            room -= part.len();
+            taken += part.len();
+        }
+        Poll::Ready(Ok(taken))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for GatheredIo<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().stream).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for GatheredIo<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().poll_write(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().poll_write(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// The bytes leave at the end of the turn.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut socket = self.0.borrow_mut();
+        ready!(socket.poll_send(cx))?;
+        Pin::new(&mut socket.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+#[path = "gathered_io_tests.rs"]
+mod tests;

@@ -1,0 +1,112 @@
+//! One thread that serves its share of the connections.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpStream;
+use std::thread::JoinHandle;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::{JoinSet, LocalSet};
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use super::ServingLimits;
+use super::connection::serve_connection;
+
+/// A connection on its way to a worker. Bounded by the permits, so the queue needs no bound of its own.
+pub struct Accepted {
+    /// The socket.
+    pub stream: TcpStream,
+    /// Given back when the connection has ended.
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// The handle of a worker's thread.
+pub struct Worker {
+    queue: mpsc::UnboundedSender<Accepted>,
+    thread: JoinHandle<()>,
+    /// Closed when the thread's work is done.
+    done: tokio::sync::oneshot::Receiver<()>,
+}
+
+impl Worker {
+    /// Starts a worker's thread.
+    pub fn start<S, B>(
+        number: usize,
+        service: S,
+        limits: ServingLimits,
+        shutdown: CancellationToken,
+    ) -> io::Result<Self>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: 'static,
+        B: http_body::Body + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (queue, accepted) = mpsc::unbounded_channel();
+        let (ending, done) = tokio::sync::oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name(format!("serving-{number}")).spawn(move || {
+            LocalSet::new().block_on(&runtime, work(accepted, service, limits, shutdown));
+            drop(ending);
+        })?;
+        Ok(Self { queue, thread, done })
+    }
+
+    /// Gives the worker a connection; a worker that drains drops it.
+    pub fn hand_over(&self, accepted: Accepted) {
+        let _ = self.queue.send(accepted);
+    }
+
+    /// Waits for the worker to drain.
+    pub async fn ended(self) {
+        drop(self.queue);
+        // An error means that the thread has ended, which is what is waited for.
+        let _ = self.done.await;
+        if self.thread.join().is_err() {
+            tracing::error!("a serving thread panicked");
+        }
+    }
+}
+
+async fn work<S, B>(
+    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+    service: S,
+    limits: ServingLimits,
+    shutdown: CancellationToken,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + 'static,
+    S::Future: 'static,
+    B: http_body::Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        let Accepted { stream, permit } = tokio::select! {
+            () = shutdown.cancelled() => break,
+            // Ended connections are forgotten as they end.
+            Some(_) = connections.join_next() => continue,
+            next = accepted.recv() => match next {
+                Some(next) => next,
+                None => break,
+            },
+        };
+        let (service, shutdown) = (service.clone(), shutdown.clone());
+        connections.spawn_local(async move {
+            let _permit = permit;
+            if let Err(error) = serve_connection(stream, service, limits, shutdown).await {
+                tracing::debug!(error, "a connection ended with an error");
+            }
+        });
+    }
+    let drained =
+        tokio::time::timeout(limits.drain_timeout, async { while connections.join_next().await.is_some() {} });
+    if drained.await.is_err() {
+        tracing::warn!(connections = connections.len(), "cut connections that did not drain in time");
+        connections.shutdown().await;
+    }
+}
