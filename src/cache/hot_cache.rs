@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::BuildHasher;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -64,6 +65,22 @@ impl HotCache {
     /// counted.
     pub fn lookup(&self, id: &str) -> Lookup {
         self.shard(id).lock().lookup(id, Instant::now())
+    }
+
+    /// The records of all these ids if all of them are here, at once. Counts them as hits only then: otherwise they
+    /// are counted where the store is asked.
+    pub fn lookup_all(&self, ids: &[&str]) -> Option<Vec<Record>> {
+        let now = Instant::now();
+        let mut hit_age = Duration::ZERO;
+        let mut records = Vec::with_capacity(ids.len());
+        for id in ids {
+            let (record, age) = self.shard(id).lock().find_record(id, now)?;
+            records.push(record);
+            hit_age += age;
+        }
+        // The shards' counts are only ever added up, so any shard can keep these.
+        self.shard(ids.first()?).lock().count_hits(records.len() as u64, hit_age);
+        Some(records)
     }
 
     /// What the cache holds and has done.

@@ -88,20 +88,31 @@ impl Shard {
 
     /// What is known of an id.
     pub fn lookup(&mut self, id: &str, now: Instant) -> Lookup {
-        match self.records.get(id, now) {
-            Found::Live(record, age) => {
-                self.tallies.hits += 1;
-                self.tallies.hit_age += age;
-                return Lookup::Hit(record.clone());
-            }
-            Found::Expired => self.tallies.expirations += 1,
-            Found::Nothing => {}
+        if let Some((record, age)) = self.find_record(id, now) {
+            self.count_hits(1, age);
+            return Lookup::Hit(record);
         }
         if let Found::Live(..) = self.absences.get(id, now) {
             self.tallies.negative_hits += 1;
             return Lookup::Absent;
         }
         Lookup::Miss
+    }
+
+    /// A record that is here, and its age. Does not count it as a hit.
+    pub fn find_record(&mut self, id: &str, now: Instant) -> Option<(Record, Duration)> {
+        match self.records.get(id, now) {
+            Found::Live(record, age) => return Some((record.clone(), age)),
+            Found::Expired => self.tallies.expirations += 1,
+            Found::Nothing => {}
+        }
+        None
+    }
+
+    /// Counts hits and the sum of their ages.
+    pub fn count_hits(&mut self, hits: u64, ages: Duration) {
+        self.tallies.hits += hits;
+        self.tallies.hit_age += ages;
     }
 
     /// Begins a read of one id.

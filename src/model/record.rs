@@ -110,6 +110,11 @@ impl Record {
         profile
     }
 
+    /// The encoded profile, to be copied.
+    pub fn profile_bytes(&self) -> &[u8] {
+        &self.buffer[usize::from(self.index_key_len)..]
+    }
+
     /// The number of bytes of the encoded profile.
     pub fn profile_len(&self) -> usize {
         self.buffer.len() - usize::from(self.index_key_len)
@@ -137,7 +142,7 @@ impl Record {
 
     /// Whether the caller's fields of this record are exactly those of a draft.
     pub fn has_content_of(&self, draft: &Draft) -> bool {
-        let profile = &self.buffer[usize::from(self.index_key_len)..];
+        let profile = self.profile_bytes();
         let same_index_key = self.index_key_bytes() == draft.index_key().map_or(&[][..], IndexKey::as_bytes);
         same_index_key
             && profile.strip_prefix(&draft.encoded()[..]).is_some_and(|rest| rest.first() == Some(&ETAG_TAG))

@@ -57,8 +57,7 @@ where
     }
 
     fn call(&mut self, request: Request<Req>) -> Self::Future {
-        let timeout = request.headers().get(TIMEOUT_HEADER).map(|value| parse_timeout(value.as_bytes()));
-        match timeout.transpose() {
+        match timeout_of(request.headers()) {
             Err(violations) => DeadlineFuture::refused(violations.into()),
             // Nobody waits any more, so nothing is begun.
             Ok(Some(Duration::ZERO)) => DeadlineFuture::refused(RpcError::DeadlineExceeded),
@@ -173,6 +172,11 @@ fn trailers(status: Status) -> HeaderMap {
     let (mut parts, ()) = status.into_http::<()>().into_parts();
     parts.headers.remove(header::CONTENT_TYPE);
     parts.headers
+}
+
+/// The time that a call may take; `None` without a bound.
+pub(super) fn timeout_of(headers: &HeaderMap) -> Result<Option<Duration>, Violations> {
+    headers.get(TIMEOUT_HEADER).map(|value| parse_timeout(value.as_bytes())).transpose()
 }
 
 /// Reads a `grpc-timeout`: up to eight digits and a unit.

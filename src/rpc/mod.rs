@@ -2,7 +2,8 @@
 //!
 //! [`profile_service`] answers callers (`reads`, `writes`, `import`, `export`, with `request`, `checked_write`
 //! and `page_token` for what they share), [`admin_service`] operators. [`error`] is the one place where a failure becomes a status.
-//! [`deadline`] ends every call at its caller's deadline. [`services`] puts all of it together, with health
+//! [`deadline`] ends every call at its caller's deadline; `fast_lane` (with `lane_request` and `lane_body`) answers
+//! hot reads past all of that. [`services`] puts all of it together, with health
 //! and reflection beside it; how it is served is the server's business.
 
 pub mod admin_service;
@@ -11,7 +12,10 @@ pub mod codec;
 pub mod deadline;
 pub mod error;
 mod export;
+mod fast_lane;
 mod import;
+mod lane_body;
+mod lane_request;
 mod page_token;
 pub mod profile_service;
 mod reads;
@@ -35,6 +39,7 @@ use tower::Layer;
 
 use self::admin_service::AdminHandler;
 use self::deadline::{Deadline, DeadlineLayer};
+use self::fast_lane::FastLane;
 use self::profile_service::ProfileHandler;
 use self::wire::admin_service_server::{self, AdminServiceServer};
 use self::wire::profile_service_server::{self, ProfileServiceServer};
@@ -51,10 +56,11 @@ const HEALTH_NAMES: [&str; 3] = ["", profile_service_server::SERVICE_NAME, admin
 pub struct Services {
     routes: Routes,
     health: HealthReporter,
+    cache: Option<Arc<HotCache>>,
 }
 
 /// The services over a store whose index was built with `settings`; `cache` is the one in front of it, for its
-/// figures.
+/// figures and for the fast lane.
 pub async fn services<S: Store>(
     store: Arc<S>,
     cache: Option<Arc<HotCache>>,
@@ -63,7 +69,7 @@ pub async fn services<S: Store>(
     let profiles = ProfileServiceServer::new(ProfileHandler::new(store.clone(), settings))
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let admin = AdminServiceServer::new(AdminHandler::new(store, cache))
+    let admin = AdminServiceServer::new(AdminHandler::new(store, cache.clone()))
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let health = HealthReporter::new();
@@ -73,14 +79,19 @@ pub async fn services<S: Store>(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .prepare();
-    let services = Services { routes, health };
+    let services = Services { routes, health, cache };
     services.set_health(ServingStatus::Serving).await;
     Ok(services)
 }
 
 impl Services {
-    /// The services with their deadlines, as one service to serve.
-    pub fn stack(&self) -> Deadline<Routes> {
+    /// The services with their deadlines and the fast lane, as one service to serve.
+    pub fn stack(&self) -> FastLane<Deadline<Routes>> {
+        FastLane::new(self.generated(), self.cache.clone())
+    }
+
+    /// The same without the fast lane.
+    pub fn generated(&self) -> Deadline<Routes> {
         DeadlineLayer.layer(self.routes.clone())
     }
 

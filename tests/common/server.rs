@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use profilestore::cache::{CachedStore, HotCache};
 use profilestore::engine::EngineRules;
 use profilestore::engine::memory::MemoryStore;
 use profilestore::model::Canonicalization;
@@ -19,6 +20,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 use tonic::transport::Channel;
+
+use super::stacks::cache;
 
 const LIMITS: ServingLimits = ServingLimits {
     connections: 16,
@@ -51,14 +54,21 @@ pub fn memory_store() -> MemoryStore {
 }
 
 impl TestServer {
-    /// A server over an empty store in memory.
+    /// A server over an empty store in memory behind a cache, with the fast lane.
     pub async fn start() -> Self {
-        Self::over(memory_store()).await
+        let cache = cache();
+        let store = MemoryStore::new(EngineRules::default(), cache.clone());
+        Self::serving(CachedStore::new(store, cache.clone()), Some(cache)).await
     }
 
     /// A server over a store.
     pub async fn over<S: Store>(store: S) -> Self {
-        let services = profilestore::rpc::services(Arc::new(store), None, Canonicalization::default()).await.unwrap();
+        Self::serving(store, None).await
+    }
+
+    async fn serving<S: Store>(store: S, cache: Option<Arc<HotCache>>) -> Self {
+        let services =
+            profilestore::rpc::services(Arc::new(store), cache, Canonicalization::default()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();

@@ -1,0 +1,220 @@
+//! The bodies of the fast lane: a request that was looked at already, and an answer of stored bytes.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::model::Record;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const OK: HeaderValue = HeaderValue::from_static("0");
+/// The tag of `BatchGetProfilesResponse.profiles`.
+const PROFILES_TAG: u8 = 1 << 3 | 2;
+
+/// A gRPC message as it is sent: its five-byte prefix, and its bytes, which are not copied.
+#[derive(Debug)]
+pub struct Message {
+    prefix: [u8; 5],
+    /// How much of the prefix has been taken.
+    taken: u8,
+    bytes: Bytes,
+}
+
+impl Message {
+    /// A `Profile` that is already encoded. `None` when it is too large for a message.
+    pub fn profile(bytes: Bytes) -> Option<Self> {
+        let length = u32::try_from(bytes.len()).ok()?.to_be_bytes();
+        Some(Self { prefix: [0, length[0], length[1], length[2], length[3]], taken: 0, bytes })
+    }
+
+    /// A `BatchGetProfilesResponse` with these profiles. `None` when it is too large for a message.
+    pub fn profiles(records: &[Record]) -> Option<Self> {
+        let field = |record: &Record| {
+            let length = record.profile_len();
+            1 + prost::length_delimiter_len(length) + length
+        };
+        let mut bytes = BytesMut::with_capacity(records.iter().map(field).sum());
+        for record in records {
+            bytes.put_u8(PROFILES_TAG);
+            prost::encode_length_delimiter(record.profile_len(), &mut bytes).ok()?;
+            bytes.put_slice(record.profile_bytes());
+        }
+        Self::profile(bytes.freeze())
+    }
+
+    /// Bytes that have their prefix already.
+    fn with_prefix(bytes: Bytes) -> Self {
+        Self { prefix: [0; 5], taken: 5, bytes }
+    }
+
+    fn prefix(&self) -> &[u8] {
+        &self.prefix[usize::from(self.taken)..]
+    }
+}
+
+impl Buf for Message {
+    fn remaining(&self) -> usize {
+        self.prefix().len() + self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        if self.prefix().is_empty() { &self.bytes } else { self.prefix() }
+    }
+
+    fn advance(&mut self, count: usize) {
+        let from_prefix = count.min(self.prefix().len());
+        self.taken += from_prefix as u8;
+        self.bytes.advance(count - from_prefix);
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [std::io::IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        for part in [self.prefix(), &self.bytes] {
+            if !part.is_empty() && filled < slices.len() {
+                slices[filled] = std::io::IoSlice::new(part);
+                filled += 1;
+            }
+        }
+        filled
+    }
+}
+
+pin_project! {
+    /// The body of an answer: of the lane's own, or of the service behind.
+    #[project = LaneBodyProjection]
+    pub enum LaneBody<R> {
+        // One message, then the trailers that say OK.
+        Answer { message: Option<Message>, ended: bool },
+        // What the service behind answered.
+        Inner {
+            #[pin]
+            body: R,
+        },
+    }
+}
+
+impl<R> LaneBody<R> {
+    /// A body with one message.
+    pub fn answer(message: Message) -> Self {
+        Self::Answer { message: Some(message), ended: false }
+    }
+
+    /// Whether the fast lane answered.
+    pub fn is_from_the_lane(&self) -> bool {
+        matches!(self, Self::Answer { .. })
+    }
+}
+
+impl<R: Body<Data = Bytes>> Body for LaneBody<R> {
+    type Data = Message;
+    type Error = R::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Message>, R::Error>>> {
+        match self.project() {
+            LaneBodyProjection::Answer { message, ended } => Poll::Ready(match message.take() {
+                Some(message) => Some(Ok(Frame::data(message))),
+                None if *ended => None,
+                None => {
+                    *ended = true;
+                    let mut trailers = HeaderMap::with_capacity(1);
+                    trailers.insert(GRPC_STATUS, OK);
+                    Some(Ok(Frame::trailers(trailers)))
+                }
+            }),
+            LaneBodyProjection::Inner { body } => {
+                body.poll_frame(cx).map_ok(|frame| frame.map_data(Message::with_prefix))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Answer { ended, .. } => *ended,
+            Self::Inner { body } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Answer { .. } => SizeHint::default(),
+            Self::Inner { body } => body.size_hint(),
+        }
+    }
+}
+
+/// What one poll of a body gave.
+type Polled<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
+
+/// A request's body from which a frame may have been read: that frame comes first, then the rest.
+pub struct ReplayBody<B: Body> {
+    /// What the first poll gave; `None` when it has been handed on, or there was no such poll.
+    read: Option<Polled<B>>,
+    rest: B,
+}
+
+impl<B: Body> ReplayBody<B> {
+    /// A body of which nothing was read.
+    pub fn untouched(body: B) -> Self {
+        Self { read: None, rest: body }
+    }
+
+    /// A body of which `read` was read.
+    pub fn after(body: B, read: Option<Polled<B>>) -> Self {
+        Self { read, rest: body }
+    }
+}
+
+impl<B> Body for ReplayBody<B>
+where
+    B: Body + Unpin,
+    B::Data: Unpin,
+    B::Error: Unpin,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.get_mut();
+        match this.read.take() {
+            Some(read) => Poll::Ready(read),
+            None => Pin::new(&mut this.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.read.is_some() { SizeHint::default() } else { self.rest.size_hint() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_its_prefix_and_its_bytes_however_it_is_taken() {
+        let whole = b"\0\0\0\0\x04abcd";
+        for step in 1..=whole.len() {
+            let mut message = Message::profile(Bytes::from_static(b"abcd")).unwrap();
+            let mut taken = Vec::new();
+            while message.has_remaining() {
+                let mut slices = [std::io::IoSlice::new(&[]); 2];
+                let filled = message.chunks_vectored(&mut slices);
+                let seen: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+                assert_eq!(seen.len(), message.remaining());
+                assert!(seen.starts_with(message.chunk()));
+                let step = step.min(message.remaining());
+                taken.extend_from_slice(&seen[..step]);
+                message.advance(step);
+            }
+            assert_eq!(taken, whole, "{step} bytes at a time");
+        }
+    }
+}

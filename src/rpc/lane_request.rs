@@ -1,0 +1,113 @@
+//! The requests of the fast lane, read without a copy.
+//!
+//! Each function gives `None` for whatever is not the plain form of its request, even if it would be valid: the
+//! generated services read that.
+
+use std::collections::HashSet;
+
+use crate::model::limits::{MAX_BATCH_GET_IDS, MAX_REQUEST_BYTES};
+
+/// The tag of field 1 as a string, in both requests.
+const ID_TAG: u8 = 1 << 3 | 2;
+
+/// The one message of a body: an uncompressed frame and nothing behind it.
+pub fn message(body: &[u8]) -> Option<&[u8]> {
+    let (prefix, message) = body.split_first_chunk::<5>()?;
+    let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+    (prefix[0] == 0 && length == message.len() && length <= MAX_REQUEST_BYTES).then_some(message)
+}
+
+/// The id in a `GetProfileRequest` that has nothing else.
+pub fn id(message: &[u8]) -> Option<&str> {
+    let (id, rest) = split_id(message)?;
+    rest.is_empty().then_some(id)
+}
+
+/// The ids in a `BatchGetProfilesRequest` that has nothing else, if there are no repeats among them and not too
+/// many.
+pub fn distinct_ids(mut message: &[u8]) -> Option<Vec<&str>> {
+    let mut ids = Vec::with_capacity(128);
+    let mut seen = HashSet::with_capacity(128);
+    while !message.is_empty() {
+        let (id, rest) = split_id(message)?;
+        if ids.len() == MAX_BATCH_GET_IDS || !seen.insert(id) {
+            return None;
+        }
+        ids.push(id);
+        message = rest;
+    }
+    (!ids.is_empty()).then_some(ids)
+}
+
+/// Splits the string of field 1 off the front; an id needs one byte of length.
+fn split_id(message: &[u8]) -> Option<(&str, &[u8])> {
+    let (&[tag, length], rest) = message.split_first_chunk::<2>()?;
+    if tag != ID_TAG || length >= 0x80 {
+        return None;
+    }
+    let (id, rest) = rest.split_at_checked(usize::from(length))?;
+    Some((std::str::from_utf8(id).ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
+    use prost_types::FieldMask;
+
+    use super::*;
+    use crate::pb::{BatchGetProfilesRequest, GetProfileRequest};
+
+    #[test]
+    fn a_body_is_one_uncompressed_message() {
+        assert_eq!(message(b"\0\0\0\0\x02ab"), Some(&b"ab"[..]));
+        assert_eq!(message(b"\0\0\0\0\0"), Some(&b""[..]));
+        for other in [&b""[..], b"\0\0\0\0", b"\x01\0\0\0\x02ab", b"\0\0\0\0\x02a", b"\0\0\0\0\x02abc"] {
+            assert_eq!(message(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn only_plain_requests_are_read() {
+        let get = GetProfileRequest { id: "a".into(), read_mask: None };
+        let masked = GetProfileRequest { read_mask: Some(FieldMask::default()), ..get.clone() };
+        assert_eq!(id(&get.encode_to_vec()), Some("a"));
+        assert_eq!(id(&masked.encode_to_vec()), None);
+        assert_eq!(id(&[get.encode_to_vec(), get.encode_to_vec()].concat()), None);
+        assert_eq!(id(b""), None);
+        assert_eq!(id(b"\x0a\x01\xff"), None, "not UTF-8");
+        let ids = |ids: &[&str]| BatchGetProfilesRequest {
+            ids: ids.iter().map(|id| (*id).into()).collect(),
+            read_mask: None,
+        };
+        assert_eq!(distinct_ids(&ids(&["b", "a"]).encode_to_vec()), Some(vec!["b", "a"]));
+        assert_eq!(distinct_ids(&ids(&["b", "a", "b"]).encode_to_vec()), None);
+        assert_eq!(distinct_ids(b""), None);
+        let names: Vec<_> = (0..=MAX_BATCH_GET_IDS).map(|number| number.to_string()).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        assert!(distinct_ids(&ids(&names[1..]).encode_to_vec()).is_some());
+        assert!(distinct_ids(&ids(&names).encode_to_vec()).is_none());
+    }
+
+    proptest! {
+        /// What is read here is what prost reads.
+        #[test]
+        fn any_bytes_are_read_as_prost_reads_them_or_not_at_all(
+            bytes in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..40),
+                proptest::collection::vec((Just(b"\x0a\x02".to_vec()), "[a-c]{2}"), 0..6)
+                    .prop_map(|parts| parts.into_iter().flat_map(|(tag, id)| [tag, id.into_bytes()].concat()).collect()),
+            ]
+        ) {
+            if let Some(id) = id(&bytes) {
+                let expected = GetProfileRequest { id: id.into(), read_mask: None };
+                prop_assert_eq!(GetProfileRequest::decode(&bytes[..]).unwrap(), expected);
+            }
+            if let Some(ids) = distinct_ids(&bytes) {
+                let request = BatchGetProfilesRequest::decode(&bytes[..]).unwrap();
+                prop_assert_eq!(request.read_mask, None);
+                prop_assert_eq!(request.ids, ids);
+            }
+        }
+    }
+}
