@@ -40,3 +40,5 @@ sys.path.insert(0, FOLDER)
 pb = importlib.import_module("profilestore.v1.profile_service_pb2")
 service = importlib.import_module("profilestore.v1.profile_service_pb2_grpc")
 Profile = importlib.import_module("profilestore.v1.profile_pb2").Profile
+admin_pb = importlib.import_module("profilestore.v1.admin_service_pb2")
+admin_service = importlib.import_module("profilestore.v1.admin_service_pb2_grpc")

@@ -6,6 +6,7 @@ from server import Server
 from stubs import pb
 from wire import SEED, new_wire
 from wire_bad_input import check_bad_input
+from wire_bulk import check_bulk
 from wire_reads import check_reads
 from wire_standard import check_standard_services
 from wire_transport import check_transport
@@ -22,6 +23,7 @@ def main() -> None:
         before = picture(wire.client)
         check_reads(wire)
         check_writes(wire)
+        check_bulk(wire)
         check_bad_input(wire)
         check_transport(wire)
         check_standard_services(wire)
