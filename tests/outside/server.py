@@ -66,9 +66,16 @@ def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
 class Server:
     """One server, which may be killed and started again on the same data and the same addresses."""
 
-    def __init__(self, *arguments: str, config: str | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        config: str | None = None,
+        data_dir: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self._root = Path(tempfile.mkdtemp(prefix="profilestore-check-"))
-        self.data_dir = self._root / "data"
+        self.data_dir = data_dir or self._root / "data"
+        self._environment = clean_environment(environment)
         self.log_path = self._root / "server.log"
         self.address = f"{HOST}:{free_port()}"
         self.admin_address = f"{HOST}:{free_port()}"
@@ -106,7 +113,7 @@ class Server:
         command += ["--listen", self.address, "--admin-listen", self.admin_address, *self._arguments]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment()
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
             )
 
     def start(self) -> None:
@@ -132,6 +139,22 @@ class Server:
         """kill -9 and a start on the same data."""
         self.kill()
         self.start()
+
+    def pause(self) -> None:
+        """Stops the process where it is; nothing of it runs until `resume`."""
+        self._running().send_signal(signal.SIGSTOP)
+        deadline = time.monotonic() + STOP_SECONDS
+        while "T (stopped)" not in self._state():
+            if time.monotonic() > deadline:
+                raise self._failure("did not stop where it was")
+            time.sleep(0.001)
+
+    def resume(self) -> None:
+        """Lets a paused process go on."""
+        self._running().send_signal(signal.SIGCONT)
+
+    def _state(self) -> str:
+        return Path(f"/proc/{self._running().pid}/status").read_text()
 
     def stop(self, with_signal: int = signal.SIGTERM) -> int:
         """Asks the server to end, waits, and returns its exit code."""
