@@ -107,8 +107,8 @@ impl Walk {
                 Ok(Err(error)) => error,
             };
             self.chunks = None;
-            match self.backoff.pause_after(&error) {
-                Some(pause) if error.is_unavailable() && Instant::now() + pause < deadline => {
+            match self.backoff.pause_after(&error, deadline) {
+                Some(pause) if error.is_unavailable() => {
                     last = Some(error);
                     sleep(pause).await;
                 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, Fuse, poll_fn};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Streaming;
 
 use super::Client;
@@ -52,6 +52,16 @@ struct Sending {
     acknowledgements: Streaming<ImportProfilesResponse>,
 }
 
+/// What an import waits for.
+enum Event {
+    Opened,
+    Acknowledged(ImportProfilesResponse),
+    /// `None` when there are no more.
+    Given(Option<Profile>),
+    /// The caller has no more for the moment, and nothing is under way.
+    Idle,
+}
+
 impl Run {
     pub(super) fn new(client: Client, profiles: Fuse<BoxStream<'static, Profile>>, options: ImportOptions) -> Self {
         Self {
@@ -77,57 +87,62 @@ impl Run {
         let mut deadline = Instant::now() + allowed;
         let mut last = None;
         loop {
-            let is_full = self.filling.len() >= self.options.chunk_profiles;
-            if self.has_room() && (is_full || self.ended && self.filling.len() > 0) {
+            if self.has_room() && (self.is_full() || self.ended && self.filling.len() > 0) {
                 self.send();
             }
-            let is_waiting = !self.unacknowledged.is_empty();
-            if self.ended && !is_waiting {
-                self.finish(deadline).await;
-                return Ok(None);
+            if self.unacknowledged.is_empty() {
+                // The time that the caller takes to give profiles is not the server's.
+                deadline = Instant::now() + allowed;
+                if self.ended {
+                    self.finish(deadline).await;
+                    return Ok(None);
+                }
             }
-            let wants_profiles = !self.ended && self.has_room() && self.filling.len() < self.options.chunk_profiles;
-            let answer = match &mut self.sending {
-                // Alone: a stream that is opened by halves must not be given up for a profile.
-                None if is_waiting => match timeout_at(deadline, self.open()).await {
-                    Ok(Ok(())) => continue,
-                    Ok(Err(error)) => Err(error),
-                    Err(_) => return Err(ClientError::too_late(allowed, last.as_ref())),
-                },
-                sending => tokio::select! {
-                biased;
-                answer = acknowledgement(sending.as_mut()), if is_waiting => answer,
-                profile = self.profiles.next(), if wants_profiles => {
+            let error = match timeout_at(deadline, self.event()).await {
+                Err(_) if self.unacknowledged.is_empty() => continue,
+                Err(_) => return Err(ClientError::too_late(allowed, last.as_ref())),
+                Ok(Ok(Event::Opened)) => continue,
+                Ok(Ok(Event::Given(profile))) => {
                     self.take(profile);
-                    if !is_waiting {
-                        // The time that the caller takes to give profiles is not the server's.
-                        deadline = Instant::now() + allowed;
-                    }
                     continue;
                 }
-                // The caller has no more for the moment, and nothing is under way.
-                () = ready(()), if !is_waiting && self.filling.len() > 0 => {
+                Ok(Ok(Event::Idle)) => {
                     self.send();
                     continue;
                 }
-                () = sleep_until(deadline), if is_waiting => {
-                    return Err(ClientError::too_late(allowed, last.as_ref()));
-                }
-                },
-            };
-            let error = match answer {
-                Ok(acknowledgement) => return self.settle(acknowledgement).await.map(Some),
-                Err(error) => error,
+                Ok(Ok(Event::Acknowledged(acknowledgement))) => return self.settle(acknowledgement).await.map(Some),
+                Ok(Err(error)) => error,
             };
             self.note_what_is_in_doubt();
-            match self.backoff.pause_after(&error) {
-                Some(pause) if may_be_repeated(&error) && Instant::now() + pause < deadline => {
+            match self.backoff.pause_after(&error, deadline) {
+                Some(pause) if may_be_repeated(&error) => {
                     last = Some(error);
                     sleep(pause).await;
                 }
                 _ => return Err(error),
             }
         }
+    }
+
+    async fn event(&mut self) -> Result<Event, ClientError> {
+        let is_waiting = !self.unacknowledged.is_empty();
+        if is_waiting && self.sending.is_none() {
+            // Alone: a stream that is half opened must not be given up for a profile.
+            return self.open().await.map(|()| Event::Opened);
+        }
+        let wants_profiles = !self.ended && self.has_room() && !self.is_full();
+        tokio::select! {
+            biased;
+            acknowledgement = next_acknowledgement(self.sending.as_mut()), if is_waiting => {
+                acknowledgement.map(Event::Acknowledged)
+            }
+            profile = self.profiles.next(), if wants_profiles => Ok(Event::Given(profile)),
+            () = ready(()), if !is_waiting && self.filling.len() > 0 => Ok(Event::Idle),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.filling.len() >= self.options.chunk_profiles
     }
 
     fn has_room(&self) -> bool {
@@ -215,8 +230,8 @@ impl Run {
     }
 }
 
-async fn acknowledgement(sending: Option<&mut Sending>) -> Result<ImportProfilesResponse, ClientError> {
-    let Some(sending) = sending else { return std::future::pending().await };
+async fn next_acknowledgement(sending: Option<&mut Sending>) -> Result<ImportProfilesResponse, ClientError> {
+    let Some(sending) = sending else { return Err(ClientError::ended_early()) };
     let message = sending.acknowledgements.message().await;
     message.map_err(|status| ClientError::from_status(&status))?.ok_or_else(ClientError::ended_early)
 }

@@ -29,15 +29,17 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// How long to wait before the next attempt; `None` when there is to be none.
-    pub(super) fn pause_after(&mut self, error: &ClientError) -> Option<Duration> {
+    /// How long to wait before the next attempt; `None` when there is to be none: after the last one, or when
+    /// the wait would outlast the deadline, which helps nobody.
+    pub(super) fn pause_after(&mut self, error: &ClientError, deadline: Instant) -> Option<Duration> {
         if self.failures >= self.retries {
             return None;
         }
         let grown = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16));
         self.failures += 1;
         let pause = grown.max(error.retry_after().unwrap_or_default()).min(MAX_PAUSE);
-        Some(pause.mul_f64(rand::random_range(1.0..1.5)))
+        let pause = pause.mul_f64(rand::random_range(1.0..1.5));
+        (Instant::now() + pause < deadline).then_some(pause)
     }
 }
 
@@ -60,9 +62,8 @@ impl Client {
                     Ok(response) => return Ok(response.into_inner()),
                     Err(status) => ClientError::from_status(&status),
                 };
-                match backoff.pause_after(&error) {
-                    // To wait for a deadline that would end the wait helps nobody.
-                    Some(pause) if error.is_unavailable() && Instant::now() + pause < deadline => {
+                match backoff.pause_after(&error, deadline) {
+                    Some(pause) if error.is_unavailable() => {
                         last = Some(error);
                         sleep(pause).await;
                     }

@@ -58,13 +58,22 @@ impl TestServer {
 
     /// A server over a store.
     pub async fn over<S: Store>(store: S) -> Self {
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), store).await
+    }
+
+    /// A server over a store, on a listener.
+    pub async fn on<S: Store>(listener: TcpListener, store: S) -> Self {
         let services = profilestore::rpc::services(Arc::new(store), None, Canonicalization::default()).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         tokio::spawn(serving::serve(listener, services.stack(), 2, LIMITS, shutdown.clone()));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
         Self { services, address, channel, _shutdown: shutdown.drop_guard() }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// A channel to the server.
