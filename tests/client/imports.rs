@@ -109,7 +109,6 @@ async fn of_two_profiles_with_one_id_the_later_one_stays() {
 async fn a_server_that_stops_reading_stops_the_taking_of_profiles() {
     let server = TestServer::start().await;
     let proxy = Proxy::to(server.address()).await;
-    proxy.hold(true);
     let client = builder(proxy.address).deadline(Duration::from_secs(1)).build().unwrap();
     let taken = Arc::new(AtomicUsize::new(0));
     let counter = taken.clone();
@@ -118,11 +117,20 @@ async fn a_server_that_stops_reading_stops_the_taking_of_profiles() {
         profile(number.to_string(), "")
     });
     let options = ImportOptions { chunks_in_flight: 3, ..options(OnConflict::Fail, 10) };
-    let reports: Vec<_> = client.import(endless, options).collect().await;
-    let error = reports[0].as_ref().unwrap_err();
+    let mut import = client.import(endless, options);
+    let mut position = import.try_next().await.unwrap().unwrap().position;
+    proxy.hold(true);
+    // What is under way is acknowledged; then nothing more until the deadline.
+    let error = loop {
+        match import.try_next().await {
+            Ok(report) => position = report.unwrap().position,
+            Err(error) => break error,
+        }
+    };
     assert!(matches!(error, ClientError::DeadlineExceeded(_)), "{error}");
-    let taken = taken.load(Ordering::SeqCst);
-    assert!((10..=40).contains(&taken), "{taken}");
+    // The chunks in flight, and the one that is being filled.
+    let waiting = taken.load(Ordering::SeqCst) - usize::try_from(position).unwrap();
+    assert!((30..=40).contains(&waiting), "{waiting}");
 }
 
 #[tokio::test]
