@@ -7,13 +7,15 @@
 //! 3. [`engine`]: stores that keep profiles, in memory and in sled behind a commit log.
 //! 4. [`cache`]: a store around a store that answers hot reads from memory.
 //! 5. [`rpc`]: the gRPC services over any store.
-//! 6. [`server`]: settings, listeners, start and shutdown; [`cli`]: the command line.
+//! 6. [`server`]: settings, listeners, start and shutdown; [`client`]: calls to a server, retries, imports,
+//!    exports; [`cli`]: the command line.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod cache;
 pub mod cli;
+pub mod client;
 pub mod engine;
 pub mod model;
 pub mod pb;

@@ -58,23 +58,33 @@ impl TestServer {
     pub async fn start() -> Self {
         let cache = cache();
         let store = MemoryStore::new(EngineRules::default(), cache.clone());
-        Self::serving(CachedStore::new(store, cache.clone()), Some(cache)).await
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serving(listener, CachedStore::new(store, cache.clone()), Some(cache)).await
     }
 
     /// A server over a store.
     pub async fn over<S: Store>(store: S) -> Self {
-        Self::serving(store, None).await
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), store).await
     }
 
-    async fn serving<S: Store>(store: S, cache: Option<Arc<HotCache>>) -> Self {
+    /// A server over a store, on a listener.
+    pub async fn on<S: Store>(listener: TcpListener, store: S) -> Self {
+        Self::serving(listener, store, None).await
+    }
+
+    async fn serving<S: Store>(listener: TcpListener, store: S, cache: Option<Arc<HotCache>>) -> Self {
         let services =
             profilestore::rpc::services(Arc::new(store), cache, Canonicalization::default()).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         tokio::spawn(serving::serve(listener, services.stack(), 2, LIMITS, shutdown.clone()));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
         Self { services, address, channel, _shutdown: shutdown.drop_guard() }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// A channel to the server.
