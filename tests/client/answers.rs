@@ -34,7 +34,7 @@ impl CountingServer {
     async fn start(statuses: Vec<Status>) -> Self {
         let services =
             profilestore::rpc::services(Arc::new(memory_store()), None, Canonicalization::default()).await.unwrap();
-        let stack = services.stack();
+        let stack = services.generated();
         let calls = Arc::new(Mutex::new(Vec::new()));
         let (noted, statuses) = (calls.clone(), Arc::new(Mutex::new(statuses.into_iter())));
         let service = tower::service_fn(move |request: Request<hyper::body::Incoming>| {
