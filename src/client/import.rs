@@ -4,8 +4,8 @@
 //! for them: one chunk is filled while at most [`ImportOptions::chunks_in_flight`] wait for their
 //! acknowledgements. Those are kept until then and are sent again, in order, when the connection is lost.
 //!
-//! One stream and not several: a server commits what one stream sends as fast as it can commit at all, and of
-//! two profiles with one id the later one stays.
+//! One stream and not several: of two profiles with one id the later one stays. Whoever has profiles without such
+//! repetitions may run several imports at once over parts of them, each with positions of its own.
 //!
 //! # What sending again means
 //!
