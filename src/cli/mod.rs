@@ -1,5 +1,6 @@
 //! The command line.
 
+mod connection;
 mod log;
 mod reindex;
 mod serve;

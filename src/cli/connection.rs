@@ -1,0 +1,61 @@
+//! How the commands that talk to a server reach it, and what they say when that fails.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::client::{Client, ClientError};
+
+/// Which server, and how patiently.
+#[derive(Debug, Args)]
+pub struct ConnectionArgs {
+    /// The server.
+    #[arg(long, env = "PROFILESTORE_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
+    addr: String,
+    /// How long a call may take, repetitions included.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime_serde::re::humantime::parse_duration)]
+    timeout: Duration,
+}
+
+impl ConnectionArgs {
+    /// A client of the server. It connects when it is first used.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        let client = Client::builder(&self.addr).deadline(self.timeout).build();
+        client.map_err(|error| explain(error, &self.addr))
+    }
+
+    /// Says what a failed call means and what to do about it.
+    pub fn explain(&self, error: ClientError) -> anyhow::Error {
+        explain(error, &self.addr)
+    }
+
+    /// Runs a command's calls to their end.
+    pub fn run<T>(&self, calls: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("no threads can be started")?;
+        runtime.block_on(calls)
+    }
+}
+
+fn explain(error: ClientError, addr: &str) -> anyhow::Error {
+    let advice = match &error {
+        ClientError::Unavailable(cause) if error.reason().is_empty() => {
+            return anyhow::anyhow!(
+                "no server answers at {addr} ({cause}); start one with `profilestore serve`, or name another with --addr or PROFILESTORE_ADDR"
+            );
+        }
+        ClientError::Invalid { violations, .. } if !violations.is_empty() => {
+            let all: Vec<_> = violations.iter().map(|each| format!("{} {}", each.field, each.description)).collect();
+            return anyhow::anyhow!("the request was refused: {}", all.join("; "));
+        }
+        ClientError::Unavailable(_) => "; try again when the server is up again",
+        ClientError::Overloaded(_) => "; the server has too much to do, try again a little later",
+        ClientError::DeadlineExceeded(_) => "; allow more time with --timeout",
+        ClientError::Aborted(_) => "; get the profile again and repeat the change with its new etag",
+        ClientError::Unimplemented(_) => "; the server may be older than this program",
+        ClientError::DataLoss(_) => "; tell whoever runs the server",
+        _ => "",
+    };
+    anyhow::anyhow!("{error}{advice}")
+}
