@@ -19,7 +19,7 @@ const FLOORS: [(&str, u32); 11] = [
 ];
 
 /// Crates that may be named only below these paths.
-const FENCES: [(&str, &[&str]); 9] = [
+const FENCES: [(&str, &[&str]); 12] = [
     ("sled", &["src/engine/sled"]),
     ("lru", &["src/cache"]),
     ("idna", &["src/model"]),
@@ -29,6 +29,9 @@ const FENCES: [(&str, &[&str]); 9] = [
     ("axum", &["src/server"]),
     ("clap", &["src/cli", "src/main.rs"]),
     ("anyhow", &["src/cli", "src/main.rs"]),
+    ("comfy_table", &["src/cli"]),
+    ("indicatif", &["src/cli"]),
+    ("csv", &["src/cli"]),
 ];
 
 const MAX_LINES: usize = 420;

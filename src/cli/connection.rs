@@ -19,22 +19,22 @@ pub struct ConnectionArgs {
 }
 
 impl ConnectionArgs {
-    /// A client of the server. It connects when it is first used.
-    pub fn client(&self) -> anyhow::Result<Client> {
-        let client = Client::builder(&self.addr).deadline(self.timeout).build();
-        client.map_err(|error| explain(error, &self.addr))
-    }
-
     /// Says what a failed call means and what to do about it.
     pub fn explain(&self, error: ClientError) -> anyhow::Error {
         explain(error, &self.addr)
     }
 
-    /// Runs a command's calls to their end.
-    pub fn run<T>(&self, calls: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().context("no threads can be started")?;
-        runtime.block_on(calls)
+    /// Runs a command's calls to the server to their end.
+    pub fn run<T>(&self, calls: impl AsyncFnOnce(Client) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("no threads can be started")?;
+        runtime.block_on(async {
+            // It connects when it is first used.
+            let client = Client::builder(&self.addr).deadline(self.timeout).build();
+            calls(client.map_err(|error| self.explain(error))?).await
+        })
     }
 }
 

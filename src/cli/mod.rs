@@ -1,10 +1,18 @@
 //! The command line.
 
+mod bulk;
+mod config;
 mod connection;
+mod lists;
 mod log;
+mod manual;
+mod output;
+mod profiles;
 mod reindex;
 mod serve;
+mod server_state;
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -29,6 +37,33 @@ enum Command {
     Serve(ServeArgs),
     /// Rebuild the index of a store that nobody serves, after email.fold_local_part was changed.
     Reindex(ReindexArgs),
+    /// Show or check the settings of `serve`.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Print a profile.
+    Get(profiles::GetArgs),
+    /// Store a profile: create it, or replace it.
+    Put(profiles::PutArgs),
+    /// Delete a profile.
+    Delete(profiles::DeleteArgs),
+    /// Print the profiles of a domain.
+    Query(lists::QueryArgs),
+    /// Print the profiles with an e-mail address.
+    Lookup(lists::LookupArgs),
+    /// Print the domains and how many profiles they have.
+    Domains(lists::DomainsArgs),
+    /// Count profiles.
+    Count(lists::CountArgs),
+    /// Print profiles in the order of their ids.
+    List(lists::ListArgs),
+    /// Print what a server says about itself.
+    Status(server_state::StatusArgs),
+    /// Ask a server whether it serves; the exit code is the answer.
+    Health(server_state::HealthArgs),
+    /// Print a script that completes this command line in a shell.
+    Completions(manual::CompletionsArgs),
+    /// Print the manual page, or write one for every command.
+    Man(manual::ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -80,13 +115,32 @@ pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Reindex(args) => reindex::run(&args),
+        Command::Config(command) => config::run(&command),
+        Command::Get(args) => profiles::get(&args),
+        Command::Put(args) => profiles::put(&args),
+        Command::Delete(args) => profiles::delete(&args),
+        Command::Query(args) => lists::query(&args),
+        Command::Lookup(args) => lists::lookup(&args),
+        Command::Domains(args) => lists::domains(&args),
+        Command::Count(args) => lists::count(&args),
+        Command::List(args) => lists::list(&args),
+        Command::Status(args) => server_state::status(&args),
+        Command::Health(args) => server_state::health(&args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has read enough.
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("profilestore: {error:#}");
             let configuration = error.downcast_ref::<SettingsError>().is_some();
             ExitCode::from(if configuration { BAD_CONFIGURATION } else { 1 })
         }
     }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

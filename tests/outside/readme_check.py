@@ -1,13 +1,14 @@
-"""Pastes what README.md offers for pasting: every grpcurl line and the Python client."""
+"""Pastes what README.md offers for pasting: every grpcurl line, the Python client and the command line."""
 
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from checks import Checks
-from server import Server
+from server import Server, clean_environment, release_binary
 from stubs import FOLDER, REPOSITORY
 
 README = REPOSITORY / "README.md"
@@ -58,6 +59,22 @@ def check_grpcurl(checks: Checks, server: Server) -> None:
     checks.equal(mistakes, 1, "commands that show a validation error")
 
 
+def check_command_line(checks: Checks, server: Server) -> None:
+    """Every line with our own command succeeds, run in order in a folder of its own."""
+    block = next((text for text in blocks("sh") if text.startswith("profilestore ")), "")
+    lines = [line for line in block.splitlines() if line]
+    checks.that(len(lines) >= 15, "the README shows every command")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "examples").symlink_to(REPOSITORY / "examples")
+        path = f"{release_binary().parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        environment = clean_environment({"PATH": path, "PROFILESTORE_ADDR": server.address})
+        for line in lines:
+            done = subprocess.run(
+                ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+            )
+            checks.equal(done.returncode, 0, f"exit code of {line!r}, which says {done.stderr[-300:]!r}")
+
+
 def check_python(checks: Checks, server: Server) -> None:
     """Every Python block runs and prints something."""
     programs = blocks("python")
@@ -74,6 +91,7 @@ def main() -> None:
     with Server("--sample", str(SAMPLE)) as server:
         check_grpcurl(checks, server)
         check_python(checks, server)
+        check_command_line(checks, server)
     checks.finish()
 
 

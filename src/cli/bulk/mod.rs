@@ -1,0 +1,3 @@
+//! Many profiles at once.
+
+pub mod profile_json;

@@ -1,0 +1,134 @@
+//! What commands print: tables on a terminal, tab-separated lines off it, JSON on demand.
+//!
+//! Invariants: what others stored never reaches a terminal or a tab-separated line with control characters in it;
+//! a reader that goes away ends the command quietly; memory does not grow with the number of rows.
+
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+
+use clap::Args;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+/// After so many rows a table is printed and another begun.
+const ROWS_PER_TABLE: usize = 1000;
+/// The width of a table whose terminal does not tell its own.
+const DEFAULT_WIDTH: u16 = 80;
+
+/// How to print.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct OutputArgs {
+    /// Print JSON: one object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints rows of one kind.
+pub struct Rows {
+    form: Form,
+    out: BufWriter<StdoutLock<'static>>,
+}
+
+enum Form {
+    Table { headers: &'static [&'static str], table: Box<Table>, width: u16 },
+    Tabs,
+    Json,
+}
+
+impl OutputArgs {
+    /// Whether JSON is wanted.
+    pub fn json(self) -> bool {
+        self.json
+    }
+
+    /// Begins to print rows with these headers.
+    pub fn rows(self, headers: &'static [&'static str]) -> io::Result<Rows> {
+        let mut out = BufWriter::new(io::stdout().lock());
+        let form = if self.json {
+            Form::Json
+        } else if io::stdout().is_terminal() {
+            let width = console::Term::stdout().size_checked().map_or(DEFAULT_WIDTH, |(_, columns)| columns);
+            Form::Table { headers, table: new_table(headers, width), width }
+        } else {
+            writeln!(out, "{}", headers.join("\t"))?;
+            Form::Tabs
+        };
+        Ok(Rows { form, out })
+    }
+}
+
+impl Rows {
+    /// Prints one row, which is `json` where JSON is wanted.
+    pub fn row(&mut self, cells: &[String], json: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        match &mut self.form {
+            Form::Table { headers, table, width } => {
+                table.add_row(cells.iter().map(|cell| printable(cell)));
+                if table.row_count() >= ROWS_PER_TABLE {
+                    writeln!(self.out, "{table}")?;
+                    *table = new_table(headers, *width);
+                }
+            }
+            Form::Tabs => {
+                let cells: Vec<_> = cells.iter().map(|cell| printable(cell)).collect();
+                writeln!(self.out, "{}", cells.join("\t"))?;
+            }
+            Form::Json => {
+                let mut line = Vec::new();
+                json(&mut line);
+                line.push(b'\n');
+                self.out.write_all(&line)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints what is left.
+    pub fn finish(mut self) -> io::Result<()> {
+        if let Form::Table { table, .. } = &self.form
+            && table.row_count() > 0
+        {
+            writeln!(self.out, "{table}")?;
+        }
+        self.out.flush()
+    }
+}
+
+/// JSON for [`Rows::row`].
+pub fn to_json<T: Serialize>(value: &T) -> impl FnOnce(&mut Vec<u8>) + use<T> {
+    let json = serde_json::to_vec(value);
+    // Only maps with keys that are not strings cannot be written, and there are none.
+    move |line| line.extend(json.unwrap_or_default())
+}
+
+fn new_table(headers: &[&str], width: u16) -> Box<Table> {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(width).set_header(headers);
+    Box::new(table)
+}
+
+/// A text with its control characters escaped.
+fn printable(text: &str) -> String {
+    let escape = |character: char| -> Vec<char> {
+        if character.is_control() { character.escape_default().collect() } else { vec![character] }
+    };
+    text.chars().flat_map(escape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(printable("a\tb\n\u{1b}[31mü"), "a\\tb\\n\\u{1b}[31mü");
+    }
+
+    #[test]
+    fn a_table_fits_a_terminal_of_40_columns() {
+        let mut table = new_table(&["id", "email", "display_name", "attributes"], 40);
+        table.add_row(["user-1234567890", "somebody@a-long-domain.example", "A Long Name of Somebody", "plan=pro"]);
+        let text = table.to_string();
+        assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
+        assert!(text.contains("user-"));
+    }
+}

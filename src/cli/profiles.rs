@@ -1,0 +1,179 @@
+//! `profilestore get`, `put` and `delete`.
+
+use std::io::Read;
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+
+use super::bulk::profile_json;
+use super::connection::ConnectionArgs;
+use super::output::OutputArgs;
+use crate::client::{DeleteOptions, Profile, UpdateOptions};
+
+/// The most bytes of a profile's JSON on standard input.
+const MAX_INPUT_BYTES: u64 = 1024 * 1024;
+pub const HEADERS: [&str; 4] = ["id", "email", "display_name", "attributes"];
+
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// The profile's id.
+    id: String,
+    /// Only these fields, for example `email,attributes.team`.
+    #[arg(long, value_delimiter = ',', value_name = "FIELDS")]
+    fields: Vec<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct PutArgs {
+    /// The profile's id, or `-` to read the whole profile as JSON from standard input.
+    id: String,
+    /// The e-mail address.
+    #[arg(long)]
+    email: Option<String>,
+    /// The display name.
+    #[arg(long, value_name = "NAME")]
+    display_name: Option<String>,
+    /// An attribute; may be given several times.
+    #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = key_and_value)]
+    attributes: Vec<(String, String)>,
+    /// Fail unless the profile has this etag.
+    #[arg(long)]
+    etag: Option<String>,
+    /// Fail if there is such a profile.
+    #[arg(long, conflicts_with_all = ["merge", "etag"])]
+    create: bool,
+    /// Change only what is given, and keep the rest of the profile. Without it the profile is replaced.
+    #[arg(long)]
+    merge: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// The profile's id.
+    id: String,
+    /// Fail unless the profile has this etag.
+    #[arg(long, default_value = "")]
+    etag: String,
+    /// Succeed when there is no such profile.
+    #[arg(long)]
+    allow_missing: bool,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+pub fn get(args: &GetArgs) -> anyhow::Result<()> {
+    let found = args.connection.run(async |client| {
+        client.get_masked(&args.id, args.fields.clone()).await.map_err(|error| args.connection.explain(error))
+    })?;
+    match found {
+        Some(profile) => print(&profile, args.output),
+        None => bail!("there is no profile with the id {}", args.id),
+    }
+}
+
+pub fn put(args: &PutArgs) -> anyhow::Result<()> {
+    let profile = args.profile()?;
+    let stored = args.connection.run(async |client| {
+        let stored = if args.create {
+            client.create(profile).await
+        } else {
+            let mask = if args.merge { merge_mask(&profile) } else { vec!["*".to_owned()] };
+            // With an etag the profile must be there.
+            let allow_missing = profile.etag.is_empty();
+            client.update(profile, UpdateOptions { mask, allow_missing }).await
+        };
+        stored.map_err(|error| args.connection.explain(error))
+    })?;
+    print(&stored, args.output)
+}
+
+pub fn delete(args: &DeleteArgs) -> anyhow::Result<()> {
+    let options = DeleteOptions { etag: args.etag.clone(), allow_missing: args.allow_missing };
+    args.connection
+        .run(async |client| client.delete(&args.id, options).await.map_err(|error| args.connection.explain(error)))
+}
+
+impl PutArgs {
+    fn profile(&self) -> anyhow::Result<Profile> {
+        let mut profile = if self.id == "-" {
+            let mut json = Vec::new();
+            std::io::stdin().take(MAX_INPUT_BYTES).read_to_end(&mut json).context("standard input cannot be read")?;
+            let mut profile = profile_json::parse(&json)
+                .map_err(|reason| anyhow::anyhow!("standard input is not a profile: {reason}"))?;
+            // An etag in the input is that of the version that was read once, and not a condition.
+            profile.etag.clear();
+            profile
+        } else {
+            ensure!(!self.id.is_empty(), "the id is empty");
+            Profile { id: self.id.clone(), ..Profile::default() }
+        };
+        if let Some(email) = &self.email {
+            profile.email.clone_from(email);
+        }
+        if let Some(name) = &self.display_name {
+            profile.display_name.clone_from(name);
+        }
+        profile.attributes.extend(self.attributes.iter().cloned());
+        if let Some(etag) = &self.etag {
+            profile.etag.clone_from(etag);
+        }
+        Ok(profile)
+    }
+}
+
+/// The fields that a profile has, each attribute by itself.
+fn merge_mask(profile: &Profile) -> Vec<String> {
+    let mut mask: Vec<_> = profile.attributes.keys().map(|key| format!("attributes.{key}")).collect();
+    mask.extend((!profile.email.is_empty()).then(|| "email".to_owned()));
+    mask.extend((!profile.display_name.is_empty()).then(|| "display_name".to_owned()));
+    mask
+}
+
+fn key_and_value(given: &str) -> Result<(String, String), String> {
+    match given.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("must be KEY=VALUE".to_owned()),
+    }
+}
+
+/// The cells of a profile, under [`HEADERS`].
+pub fn cells(profile: &Profile) -> [String; 4] {
+    let attributes: Vec<_> = profile.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    [profile.id.clone(), profile.email.clone(), profile.display_name.clone(), attributes.join(", ")]
+}
+
+/// Prints one profile, a field in each row.
+fn print(profile: &Profile, output: OutputArgs) -> anyhow::Result<()> {
+    let mut rows = output.rows(&["field", "value"])?;
+    if output.json() {
+        rows.row(&[], |line| profile_json::write(profile, true, line))?;
+        return Ok(rows.finish()?);
+    }
+    let time = |time: Option<prost_types::Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
+    let mut fields = vec![
+        ("id".to_owned(), profile.id.clone()),
+        ("email".to_owned(), profile.email.clone()),
+        ("display_name".to_owned(), profile.display_name.clone()),
+    ];
+    fields.extend(profile.attributes.iter().map(|(key, value)| (format!("attributes.{key}"), value.clone())));
+    fields.extend([
+        ("domain".to_owned(), profile.domain.clone()),
+        ("etag".to_owned(), profile.etag.clone()),
+        ("create_time".to_owned(), time(profile.create_time)),
+        ("update_time".to_owned(), time(profile.update_time)),
+    ]);
+    for (name, value) in fields {
+        if !value.is_empty() {
+            rows.row(&[name, value], |_| {})?;
+        }
+    }
+    Ok(rows.finish()?)
+}
