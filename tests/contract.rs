@@ -57,6 +57,7 @@ macro_rules! contract {
                 requests {
                     a_repeated_request_is_not_made_again,
                     a_repetition_shows_the_profile_as_it_now_is,
+                    a_repeated_delete_shows_nothing_of_what_was_made_since,
                     a_request_id_of_another_request_is_refused,
                     a_refused_request_is_not_remembered,
                     a_request_that_found_nothing_to_do_is_remembered,

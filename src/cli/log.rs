@@ -8,7 +8,7 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use crate::server::{LogFormat, LogSettings};
 
-/// Sets up the process's log.
+/// Sets up the process's log, which tells of panics too.
 pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
     // sled writes keys and whole batches, which are personal data, to its debug and trace levels. It logs
     // through the `log` crate, so capping that crate's level holds whatever the filter says.
@@ -29,5 +29,12 @@ pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
     } else {
         tracing::subscriber::set_global_default(registry.with(lines.json()))
     }
-    .context("the log cannot be set up")
+    .context("the log cannot be set up")?;
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        // A text that was put together while the program ran may hold anything: sled's panics quote keys and values.
+        let text = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(not shown)");
+        tracing::error!(location, text, "a thread panicked");
+    }));
+    Ok(())
 }

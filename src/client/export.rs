@@ -10,7 +10,7 @@ use tonic::Streaming;
 
 use super::Client;
 use super::error::ClientError;
-use super::retry::Backoff;
+use super::retry::{Backoff, may_be_repeated};
 use crate::pb::{ExportProfilesRequest, ExportProfilesResponse, Profile};
 
 /// What to export.
@@ -108,7 +108,7 @@ impl Walk {
             };
             self.chunks = None;
             match self.backoff.pause_after(&error, deadline) {
-                Some(pause) if error.is_unavailable() => {
+                Some(pause) if may_be_repeated(&error) => {
                     last = Some(error);
                     sleep(pause).await;
                 }

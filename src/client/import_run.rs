@@ -18,7 +18,7 @@ use super::Client;
 use super::chunk::{Chunk, is_what_was_sent, prepare};
 use super::error::ClientError;
 use super::import::{ImportOptions, Imported, OnConflict};
-use super::retry::Backoff;
+use super::retry::{Backoff, may_be_repeated};
 use crate::model::limits::MAX_BATCH_GET_IDS;
 use crate::pb::{ImportConflictPolicy, ImportProfilesRequest, ImportProfilesResponse, Profile};
 
@@ -243,11 +243,6 @@ fn message(chunk: &Chunk, options: &ImportOptions) -> ImportProfilesRequest {
         OnConflict::Replace => ImportConflictPolicy::Replace,
     };
     ImportProfilesRequest { conflict_policy: conflict_policy.into(), profiles: chunk.profiles.clone() }
-}
-
-/// A server that is overloaded has not kept anything of what it refused.
-fn may_be_repeated(error: &ClientError) -> bool {
-    error.is_unavailable() || error.reason() == "OVERLOADED"
 }
 
 /// Which of the profiles that are reported as taken this import wrote itself, when it sent them first: those that

@@ -1,5 +1,7 @@
 //! The reading calls.
 
+use std::collections::HashSet;
+
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 
@@ -19,6 +21,15 @@ pub enum Health {
     Serving,
     /// It answers, and does not serve: it drains or its store has failed.
     NotServing,
+}
+
+/// The second half of the ids and the first: whoever takes from the end has the first one first. An id that is
+/// repeated is answered once, so it must not come to stand in both.
+fn halves_of_distinct(mut ids: Vec<String>) -> [Vec<String>; 2] {
+    let mut seen = HashSet::with_capacity(ids.len());
+    ids.retain(|id| seen.insert(id.clone()));
+    let second = ids.split_off(ids.len() / 2);
+    [second, ids]
 }
 
 impl Client {
@@ -53,7 +64,8 @@ impl Client {
         }
     }
 
-    /// Gets up to 1000 profiles; ids without a profile are among the missing ones.
+    /// Gets up to 1000 profiles; ids without a profile are among the missing ones. Where they are too large for one
+    /// answer they are asked for in parts.
     ///
     /// ```no_run
     /// # async fn example(client: profilestore::client::Client) -> Result<(), profilestore::client::ClientError> {
@@ -67,10 +79,25 @@ impl Client {
         ids: Vec<String>,
         read_mask: Vec<String>,
     ) -> Result<BatchGetProfilesResponse, ClientError> {
-        let request = BatchGetProfilesRequest { ids, read_mask: field_mask(read_mask) };
-        let attempt =
-            |connection: Connection, request| async move { connection.profiles().batch_get_profiles(request).await };
-        self.call(request, attempt).await
+        let mut all = BatchGetProfilesResponse::default();
+        let mut parts = vec![ids];
+        while let Some(ids) = parts.pop() {
+            let request = BatchGetProfilesRequest { ids, read_mask: field_mask(read_mask.clone()) };
+            let attempt = |connection: Connection, request| async move {
+                connection.profiles().batch_get_profiles(request).await
+            };
+            match self.call(request.clone(), attempt).await {
+                Ok(part) => {
+                    all.profiles.extend(part.profiles);
+                    all.missing_ids.extend(part.missing_ids);
+                }
+                Err(error) if error.reason() == "ANSWER_TOO_LARGE" && request.ids.len() > 1 => {
+                    parts.extend(halves_of_distinct(request.ids));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
     }
 
     /// All profiles in the order of their ids.

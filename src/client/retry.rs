@@ -43,6 +43,12 @@ impl Backoff {
     }
 }
 
+/// Whether a stream that knows its place goes on after a failure. A server that is overloaded has not kept anything
+/// of what it refused.
+pub(super) fn may_be_repeated(error: &ClientError) -> bool {
+    error.is_unavailable() || error.reason() == "OVERLOADED"
+}
+
 impl Client {
     /// Makes a unary call, which must be safe to repeat: a read, or a write with a request id.
     pub(super) async fn call<M, R, F, Fut>(&self, message: M, attempt: F) -> Result<R, ClientError>

@@ -108,6 +108,10 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
         made_ids: &[ProfileId],
     ) -> Result<Outcomes, StoreError> {
         let outcome = |write: &Write| {
+            // Whoever deleted is not interested in a profile that somebody made since.
+            if matches!(write.action, Action::Delete) {
+                return Ok(Ok(Outcome::Repeated(None)));
+            }
             let made = request.made_ids.iter().position(|id| *id == write.id);
             let id = made.and_then(|position| made_ids.get(position)).unwrap_or(&write.id);
             Ok(Ok(Outcome::Repeated(self.current(id)?)))

@@ -14,12 +14,17 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Creates a directory with all its parents, durably, unless it exists.
+/// Creates a directory with all its parents, durably, unless it exists. The directory's own entry is made durable even
+/// if it exists: whoever made it may have been stopped before that.
 pub fn create_dir(dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if dir.is_dir() {
+        return match sync_dir(parent.unwrap_or(Path::new("."))) {
+            // Then it was not this program that made it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            synced => synced,
+        };
+    }
     if let Some(parent) = parent {
         create_dir(parent)?;
     }

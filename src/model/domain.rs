@@ -5,6 +5,7 @@ use std::fmt;
 use idna::AsciiDenyList;
 use idna::uts46::{DnsLength, Hyphens, Uts46};
 
+use super::limits::MAX_DOMAIN_INPUT_BYTES;
 use super::violation::Violations;
 
 /// A canonical e-mail domain: lower case, A-labels (UTS-46), no trailing dot, at most 253 bytes.
@@ -20,6 +21,11 @@ impl Domain {
         let without_root = domain.strip_suffix('.').unwrap_or(domain);
         if without_root.is_empty() {
             return Err(Violations::one(field, "must name a domain"));
+        }
+        // Before the mapping, whose cost grows with the length of what it is given.
+        if domain.len() > MAX_DOMAIN_INPUT_BYTES {
+            let description = format!("has {} bytes; at most {MAX_DOMAIN_INPUT_BYTES} are allowed", domain.len());
+            return Err(Violations::one(field, description));
         }
         Uts46::new()
             .to_ascii(without_root.as_bytes(), AsciiDenyList::STD3, Hyphens::CheckFirstLast, DnsLength::Verify)
@@ -69,6 +75,15 @@ mod tests {
             assert_eq!(Domain::parse(spelling, "domain").unwrap().as_str(), "xn--bcher-kva.example");
         }
         assert_eq!(Domain::parse("localhost", "domain").unwrap().as_str(), "localhost");
+    }
+
+    #[test]
+    fn a_text_far_longer_than_any_domain_is_refused_before_it_is_mapped() {
+        let long = "\u{4e00}.".repeat(MAX_DOMAIN_INPUT_BYTES / 4 + 1);
+        let violations = Domain::parse(&long, "domain").unwrap_err();
+        let violation = violations.iter().next().unwrap();
+        assert_eq!(violation.field, "domain");
+        assert!(violation.description.contains("at most 1024"), "{violation:?}");
     }
 
     #[test]

@@ -4,6 +4,9 @@
 pub const MAX_ID_BYTES: usize = 128;
 /// The longest e-mail address, in bytes (RFC 5321 with its erratum 1690).
 pub const MAX_EMAIL_BYTES: usize = 254;
+/// The longest text that is read as a domain, in bytes. The canonical form has at most 253; names in other scripts
+/// may be longer as they are written.
+pub const MAX_DOMAIN_INPUT_BYTES: usize = 1024;
 /// The longest display name, in bytes.
 pub const MAX_DISPLAY_NAME_BYTES: usize = 256;
 /// The most attributes of one profile.
@@ -22,6 +25,11 @@ pub const MAX_PAGE_SIZE: usize = 1000;
 pub const MAX_PAGE_BYTES: usize = 3_670_016;
 /// The most ids of one BatchGetProfiles.
 pub const MAX_BATCH_GET_IDS: usize = 1000;
+/// The most profiles of one chunk of an import.
+pub const MAX_IMPORT_CHUNK_PROFILES: usize = 10_000;
+/// The most fields of a request message at its top level, repeated ones counted each: twice what any call allows, so
+/// that a somewhat too long list is still told its own bound. A message is small and what it is decoded into is not.
+pub const MAX_MESSAGE_FIELDS: usize = 20_000;
 /// The most writes of one atomic commit.
 pub const MAX_BATCH_WRITES: usize = 100;
 /// The largest atomic commit, in encoded bytes.

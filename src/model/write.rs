@@ -67,7 +67,8 @@ pub enum Outcome {
     Deleted(Revision),
     /// There was nothing to remove.
     Absent,
-    /// The request was made before and not again; this is the profile as it now is, if there still is one.
+    /// The request was made before and not again; this is the profile as it now is, if there still is one. After a
+    /// delete there is none, whatever was made since.
     Repeated(Option<Record>),
 }
 

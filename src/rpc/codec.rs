@@ -1,17 +1,19 @@
 //! How messages become bytes and back.
 //!
-//! Two things differ from tonic's own codec. A message that cannot be decoded is the caller's mistake and is
-//! answered so. And a profile that leaves is already encoded: [`EncodedProfile`] stands for it.
+//! Three things differ from tonic's own codec. A message that cannot be decoded is the caller's mistake and is
+//! answered so. A message of more fields than any call allows is refused before it is decoded: two bytes can ask for
+//! a profile of some hundred. And a profile that leaves is already encoded: [`EncodedProfile`] stands for it.
 
 use std::marker::PhantomData;
 
 use bytes::{Buf, BufMut, Bytes};
-use prost::encoding::{DecodeContext, WireType, skip_field};
+use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
 use prost::{DecodeError, Message};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 use super::error::RpcError;
+use crate::model::limits::MAX_MESSAGE_FIELDS;
 
 /// The codec of the generated services: sends `T`, receives `U`.
 #[derive(Debug, Clone)]
@@ -66,8 +68,24 @@ impl<U: Message + Default> Decoder for WireDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        U::decode(buf).map(Some).map_err(|error| RpcError::Malformed(error).into())
+        let message = buf.copy_to_bytes(buf.remaining());
+        if has_too_many_fields(message.clone()) {
+            return Err(RpcError::TooManyFields.into());
+        }
+        U::decode(message).map(Some).map_err(|error| RpcError::Malformed(error).into())
     }
+}
+
+/// Whether a message has more fields at its top level than any call allows. What cannot be read is left to the
+/// decoder.
+fn has_too_many_fields(mut message: Bytes) -> bool {
+    for _ in 0..MAX_MESSAGE_FIELDS {
+        let Ok((tag, wire_type)) = decode_key(&mut message) else { return false };
+        if skip_field(wire_type, tag, &mut message, DecodeContext::default()).is_err() {
+            return false;
+        }
+    }
+    message.has_remaining()
 }
 
 /// A `profilestore.v1.Profile` that is already encoded and is sent as it is.
@@ -119,6 +137,14 @@ mod tests {
         assert_eq!(encoded.encode_to_vec(), profile.encode_to_vec());
         assert_eq!(encoded.encoded_len(), profile.encoded_len());
         assert!(!format!("{encoded:?}").contains("Ada"));
+    }
+
+    #[test]
+    fn the_fields_of_a_message_are_counted_before_it_is_decoded() {
+        let empty_profile = b"\x0a\x00";
+        assert!(!has_too_many_fields(empty_profile.repeat(MAX_MESSAGE_FIELDS).into()));
+        assert!(has_too_many_fields(empty_profile.repeat(MAX_MESSAGE_FIELDS + 1).into()));
+        assert!(!has_too_many_fields(Bytes::from_static(b"\xff")), "the decoder says what is wrong with it");
     }
 
     #[test]

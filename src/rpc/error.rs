@@ -6,6 +6,7 @@
 //! | damaged or foreign page token | `INVALID_ARGUMENT` + `BadRequest` | `INVALID_PAGE_TOKEN` |
 //! | request id of another request | `INVALID_ARGUMENT` + `BadRequest` | `REQUEST_ID_REUSED` |
 //! | undecodable message | `INVALID_ARGUMENT` | `MALFORMED_REQUEST` |
+//! | more profiles than one answer holds | `OUT_OF_RANGE` | `ANSWER_TOO_LARGE` |
 //! | absent | `NOT_FOUND` | `PROFILE_NOT_FOUND` |
 //! | must be absent, is present / e-mail taken | `ALREADY_EXISTS` | `PROFILE_EXISTS` / `EMAIL_IN_USE` |
 //! | etag differs | `ABORTED` | `ETAG_MISMATCH` |
@@ -25,6 +26,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::model::limits::MAX_MESSAGE_FIELDS;
 use crate::model::{ProfileId, Rejection, Violations};
 use crate::store::{Corruption, StoreError};
 
@@ -54,6 +56,17 @@ pub enum RpcError {
     /// The request is not the message that it should be.
     #[error("{0}")]
     Malformed(prost::DecodeError),
+    /// The request has more fields than any call allows.
+    #[error("the message has more than {MAX_MESSAGE_FIELDS} fields")]
+    TooManyFields,
+    /// What was asked for takes more than one answer may.
+    #[error("the answer would have {bytes} bytes; at most {limit} are sent in one")]
+    AnswerTooLarge {
+        /// The size of the answer, in bytes.
+        bytes: usize,
+        /// The bound, in bytes.
+        limit: usize,
+    },
     /// There is no such profile.
     #[error("there is no such profile")]
     NotFound {
@@ -116,6 +129,12 @@ impl RpcError {
             }
             // The text names a message and a field, never a value.
             Self::Malformed(error) => Answer::new(Code::InvalidArgument, "MALFORMED_REQUEST", error.to_string()),
+            Self::TooManyFields => Answer::new(Code::InvalidArgument, "MALFORMED_REQUEST", self.to_string())
+                .with("limit", MAX_MESSAGE_FIELDS),
+            Self::AnswerTooLarge { bytes, limit } => {
+                let message = format!("{self}; ask for fewer profiles at once, or for some of their fields");
+                Answer::new(Code::OutOfRange, "ANSWER_TOO_LARGE", message).with("bytes", bytes).with("limit", limit)
+            }
             Self::NotFound { id } => rejected(Rejection::NotFound, None).with("id", id),
             Self::EtagOfAbsent { id, index } => {
                 Answer::new(Code::Aborted, "ETAG_MISMATCH", "an etag was given and there is no such profile")

@@ -49,6 +49,14 @@ fn table() -> Vec<(RpcError, Row)> {
         (RpcError::Invalid(two_violations()), Row { fields: TWO, ..invalid }),
         (RpcError::InvalidPageToken, Row { fields: &["page_token"], ..row(InvalidArgument, "INVALID_PAGE_TOKEN") }),
         (RpcError::Malformed(decode_error()), row(InvalidArgument, "MALFORMED_REQUEST")),
+        (
+            RpcError::TooManyFields,
+            Row { metadata: &[("limit", "20000")], ..row(InvalidArgument, "MALFORMED_REQUEST") },
+        ),
+        (
+            RpcError::AnswerTooLarge { bytes: 9, limit: 8 },
+            Row { metadata: &[("bytes", "9"), ("limit", "8")], ..row(OutOfRange, "ANSWER_TOO_LARGE") },
+        ),
         (RpcError::NotFound { id: id() }, Row { metadata: &[ID], ..row(NotFound, "PROFILE_NOT_FOUND") }),
         (RpcError::EtagOfAbsent { id: id(), index: None }, Row { metadata: &[ID], ..row(Aborted, "ETAG_MISMATCH") }),
         (RpcError::DeadlineExceeded, row(DeadlineExceeded, "DEADLINE")),

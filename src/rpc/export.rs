@@ -14,7 +14,7 @@ use super::error::RpcError;
 use super::page_token::{CallFingerprint, PageToken};
 use super::request::scope_fingerprint;
 use super::wire;
-use crate::model::{Domain, Record};
+use crate::model::{Domain, Record, Violations};
 use crate::pb;
 use crate::store::{Cursor, PageBounds, Scope, Store};
 
@@ -35,9 +35,18 @@ pub fn export<S: Store>(
     store: Arc<S>,
     request: pb::ExportProfilesRequest,
 ) -> Result<impl Stream<Item = Result<wire::ExportProfilesResponse, Status>> + Send, RpcError> {
+    let mut violations = Violations::new();
     let scope = match request.domain.as_str() {
-        "" => Scope::All,
-        domain => Scope::domain(&Domain::parse(domain, "domain")?, request.include_subdomains),
+        "" => Some(Scope::All),
+        domain => violations
+            .check(Domain::parse(domain, "domain"))
+            .map(|domain| Scope::domain(&domain, request.include_subdomains)),
+    };
+    let Some(scope) = scope else {
+        if !request.cursor.is_empty() && PageToken::decode(&request.cursor).is_none() {
+            violations.add("cursor", "must be the cursor of an export with the same arguments");
+        }
+        return Err(violations.into());
     };
     let call = scope_fingerprint("ExportProfiles", &scope);
     let place = place(&request.cursor, call)?;

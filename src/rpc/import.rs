@@ -7,7 +7,8 @@
 //!
 //! Invariants: groups are queued in the order of the stream, so of two profiles with one id the later one
 //! wins; acknowledgements come in the order of the chunks; no more than one chunk that is not yet committed is
-//! held, and no more than [`WINDOW`] groups.
+//! held, and no more than [`WINDOW`] groups; no more than [`GROUP_PROFILES`] profiles are checked without letting
+//! other calls of this thread have their turn; a stream that fails acknowledges first what was queued before.
 
 use std::collections::VecDeque;
 use std::future::{Future, ready};
@@ -21,6 +22,7 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::error::{RpcError, rejection_parts};
+use crate::model::limits::MAX_IMPORT_CHUNK_PROFILES;
 use crate::model::{Canonicalization, Draft, Outcome, Precondition, Profile, Rejection, Violations, Write};
 use crate::pb::{self, ImportConflictPolicy};
 use crate::store::{Commit, Outcomes, Store, StoreError};
@@ -30,6 +32,9 @@ const GROUP_PROFILES: usize = 100;
 const GROUP_BYTES: usize = 128 * 1024;
 /// How many groups are queued at most: enough to keep the committer busy, few enough to leave room for others.
 const WINDOW: usize = 4;
+/// The longest message of one refused profile: with the most errors of a chunk the acknowledgement still fits gRPC's
+/// customary message limit of 4 MiB.
+const MAX_ERROR_MESSAGE_BYTES: usize = 256;
 /// After this a group that met a full queue is tried again.
 const OVERLOAD_PAUSE: Duration = Duration::from_millis(20);
 
@@ -44,6 +49,7 @@ pub fn import<S: Store>(
         settings,
         chunks,
         ended: false,
+        failure: None,
         policy: None,
         next_chunk: 0,
         waiting: VecDeque::new(),
@@ -61,6 +67,8 @@ struct Import<S, C> {
     chunks: C,
     /// There are no more chunks.
     ended: bool,
+    /// Why there are no more, if that is a failure: the import's last answer.
+    failure: Option<Status>,
     policy: Option<ImportConflictPolicy>,
     next_chunk: i64,
     /// The profiles of the last chunk that are not queued yet, with their places in it.
@@ -106,11 +114,16 @@ where
                 continue;
             }
             if self.ended && self.queued.is_empty() {
-                return Ok(None);
+                return self.failure.take().map_or(Ok(None), Err);
             }
             match self.event().await {
                 Event::Chunk(None) => self.ended = true,
-                Event::Chunk(Some(chunk)) => self.take(chunk?)?,
+                Event::Chunk(Some(chunk)) => {
+                    if let Err(failure) = chunk.and_then(|chunk| Ok(self.take(chunk)?)) {
+                        self.ended = true;
+                        self.failure = Some(failure);
+                    }
+                }
                 Event::Committed(outcomes) => self.settle(outcomes)?,
             }
         }
@@ -140,6 +153,11 @@ where
             let unknown = || Violations::one("conflict_policy", "must be one of FAIL, SKIP and REPLACE");
             self.policy = Some(ImportConflictPolicy::try_from(chunk.conflict_policy).map_err(|_| unknown())?);
         }
+        let profiles = chunk.profiles.len();
+        if profiles > MAX_IMPORT_CHUNK_PROFILES {
+            let description = format!("has {profiles} entries; at most {MAX_IMPORT_CHUNK_PROFILES} are allowed");
+            return Err(Violations::one("profiles", description).into());
+        }
         let number = self.next_chunk;
         self.next_chunk += 1;
         self.acknowledgements
@@ -150,11 +168,12 @@ where
 
     /// Checks as many of the waiting profiles as make a group, and queues it.
     async fn queue_group(&mut self) -> Result<(), RpcError> {
-        let (mut drafts, mut indexes, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while drafts.len() < GROUP_PROFILES
+        let (mut drafts, mut indexes, mut bytes, mut checked) = (Vec::new(), Vec::new(), 0, 0);
+        while checked < GROUP_PROFILES
             && bytes < GROUP_BYTES
             && let Some((index, profile)) = self.waiting.pop_front()
         {
+            checked += 1;
             match self.check(index, profile) {
                 Ok(draft) => {
                     bytes += draft.encoded().len();
@@ -164,6 +183,7 @@ where
                 Err(violations) => self.report(self.next_chunk - 1, index, RpcError::from(violations).parts()),
             }
         }
+        tokio::task::yield_now().await;
         if drafts.is_empty() {
             return Ok(());
         }
@@ -214,7 +234,16 @@ where
     /// Notes what became of the oldest group.
     fn settle(&mut self, outcomes: Result<Outcomes, StoreError>) -> Result<(), RpcError> {
         let Some(group) = self.queued.pop_front() else { return Ok(()) };
-        for (index, outcome) in group.indexes.into_iter().zip(outcomes?) {
+        let outcomes = match outcomes {
+            // Damage that one profile of the group met is no reason to give up the others.
+            Err(error @ StoreError::Corrupt(_)) => {
+                let parts = RpcError::from(error).parts();
+                group.indexes.into_iter().for_each(|index| self.report(group.chunk, index, parts.clone()));
+                return Ok(());
+            }
+            outcomes => outcomes?,
+        };
+        for (index, outcome) in group.indexes.into_iter().zip(outcomes) {
             let skip = self.policy == Some(ImportConflictPolicy::Skip);
             let acknowledgement = self.acknowledgements.iter_mut().find(|each| each.chunk == group.chunk);
             match (outcome, acknowledgement) {
@@ -229,7 +258,8 @@ where
         Ok(())
     }
 
-    fn report(&mut self, chunk: i64, index: i32, (code, reason, message): (Code, &'static str, String)) {
+    fn report(&mut self, chunk: i64, index: i32, (code, reason, mut message): (Code, &'static str, String)) {
+        message.truncate(message.floor_char_boundary(MAX_ERROR_MESSAGE_BYTES));
         let error = pb::ImportError { index, code: code as i32, reason: reason.to_owned(), message };
         if let Some(acknowledgement) = self.acknowledgements.iter_mut().find(|each| each.chunk == chunk) {
             acknowledgement.errors.push(error);

@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::model::Record;
+use crate::model::limits::MAX_PAGE_BYTES;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const OK: HeaderValue = HeaderValue::from_static("0");
@@ -31,13 +32,17 @@ impl Message {
         Some(Self { prefix: [0, length[0], length[1], length[2], length[3]], taken: 0, bytes })
     }
 
-    /// A `BatchGetProfilesResponse` with these profiles. `None` when it is too large for a message.
+    /// A `BatchGetProfilesResponse` with these profiles. `None` when it is too large for an answer.
     pub fn profiles(records: &[Record]) -> Option<Self> {
         let field = |record: &Record| {
             let length = record.profile_len();
             1 + prost::length_delimiter_len(length) + length
         };
-        let mut bytes = BytesMut::with_capacity(records.iter().map(field).sum());
+        let length = records.iter().map(field).sum();
+        if length > MAX_PAGE_BYTES {
+            return None;
+        }
+        let mut bytes = BytesMut::with_capacity(length);
         for record in records {
             bytes.put_u8(PROFILES_TAG);
             prost::encode_length_delimiter(record.profile_len(), &mut bytes).ok()?;

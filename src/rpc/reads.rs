@@ -55,6 +55,10 @@ impl<S: Store> ProfileHandler<S> {
                 None => response.missing_ids.push(id.to_string()),
             }
         }
+        let bytes = response.encoded_len();
+        if bytes > MAX_PAGE_BYTES {
+            return Err(RpcError::AnswerTooLarge { bytes, limit: MAX_PAGE_BYTES });
+        }
         Ok(response)
     }
 

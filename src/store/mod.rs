@@ -125,8 +125,8 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// A commit whose every write was made is remembered by its [`RequestMark`], if it has one, for ten minutes, or
     /// until a million others have been. A commit with the same id and fingerprint is not made again: each of its
-    /// outcomes is [`Outcome::Repeated`](crate::model::Outcome::Repeated) with the profile as it now is. With the same id and another fingerprint
-    /// it fails with [`StoreError::RequestIdReused`].
+    /// outcomes is [`Outcome::Repeated`](crate::model::Outcome::Repeated) with the profile as it now is, or without one
+    /// where the write is a delete. With the same id and another fingerprint it fails with [`StoreError::RequestIdReused`].
     ///
     /// When too much is queued the commit fails at once with [`StoreError::Overloaded`] and was not made.
     fn commit(&self, commit: Commit) -> impl Future<Output = Result<Outcomes, StoreError>> + Send;

@@ -40,6 +40,24 @@ async fn a_profile_can_be_created_read_changed_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_batch_get_that_is_too_large_for_one_answer_is_made_in_parts() {
+    let server = TestServer::start().await;
+    let client = client(server.address());
+    let ids: Vec<_> = (0..500).map(|number| format!("u{number:03}")).collect();
+    for ids in ids[..480].chunks(60) {
+        let large =
+            |id: &String| Profile { attributes: [("v".into(), "x".repeat(15_000))].into(), ..profile(id, "") };
+        client.batch_write(ids.iter().map(|id| Write::Create(large(id))).collect()).await.unwrap();
+    }
+    // The repeated one stands in what become different parts.
+    let asked = ids.iter().chain([&ids[0]]).cloned().collect();
+    let found = client.batch_get(asked, Vec::new()).await.unwrap();
+    let found_ids: Vec<_> = found.profiles.iter().map(|profile| profile.id.as_str()).collect();
+    assert_eq!(found_ids, ids[..480]);
+    assert_eq!(found.missing_ids, ids[480..]);
+}
+
+#[tokio::test]
 async fn a_batch_is_whole_or_absent_and_its_error_names_the_write() {
     let server = TestServer::start().await;
     let client = client(server.address());

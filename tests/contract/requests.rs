@@ -53,6 +53,18 @@ pub async fn a_repetition_shows_the_profile_as_it_now_is<K: Stack>() {
     assert_eq!(name(store, "a").await, None);
 }
 
+pub async fn a_repeated_delete_shows_nothing_of_what_was_made_since<K: Stack>() {
+    let stack = K::open(Default::default()).await;
+    let store = stack.store();
+    store_one(store, put("a", "", "first")).await;
+    let request = || Commit::all(vec![delete("a")]).for_request(mark(1, 7));
+    store.commit(request()).await.unwrap();
+    store_one(store, put("a", "", "somebody else's")).await;
+    let again = store.commit(request()).await.unwrap().pop().unwrap().unwrap();
+    assert_eq!(again, Outcome::Repeated(None));
+    assert_eq!(name(store, "a").await.as_deref(), Some("somebody else's"));
+}
+
 pub async fn a_request_id_of_another_request_is_refused<K: Stack>() {
     let stack = K::open(Default::default()).await;
     let store = stack.store();

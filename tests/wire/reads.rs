@@ -97,18 +97,27 @@ async fn a_batch_get_answers_in_request_order_and_reports_what_is_missing() {
 }
 
 #[tokio::test]
-async fn a_batch_get_takes_1_to_1000_ids_and_sends_them_all() {
+async fn a_batch_get_takes_1_to_1000_ids_and_never_answers_more_than_clients_take() {
     let server = TestServer::start().await;
     let mut client = server.profiles();
     let large = |id: &str| Profile { attributes: [("v".into(), "x".repeat(15_000))].into(), ..profile(id, "") };
     let many: Vec<_> = (0..1000).map(|number| format!("user-{number:04}")).collect();
-    for id in &many[..400] {
+    for id in &many[..300] {
         create(&mut client, large(id)).await;
     }
-    let request = BatchGetProfilesRequest { ids: many.clone(), read_mask: None };
-    let response = client.batch_get_profiles(request).await.unwrap().into_inner();
-    // More than a page may have: the caller has chosen the number.
-    assert_eq!((response.profiles.len(), response.missing_ids.len()), (400, 600));
+    let ask = |ids: &[String], paths: &[&str]| BatchGetProfilesRequest {
+        ids: ids.to_vec(),
+        read_mask: mask(paths).filter(|mask| !mask.paths.is_empty()),
+    };
+    let response = client.batch_get_profiles(ask(&many[100..], &[])).await.unwrap().into_inner();
+    assert_eq!((response.profiles.len(), response.missing_ids.len()), (200, 700));
+    // Twice: the second time the fast lane has all of them.
+    for _ in 0..2 {
+        let refused = client.batch_get_profiles(ask(&many[..300], &[])).await.unwrap_err();
+        assert_eq!((refused.code(), reason(&refused)), (Code::OutOfRange, "ANSWER_TOO_LARGE".to_owned()));
+    }
+    let response = client.batch_get_profiles(ask(&many, &["id"])).await.unwrap().into_inner();
+    assert_eq!(response.profiles.len(), 300, "a mask makes room");
 
     let too_many = many.into_iter().chain(["one-more".into()]).collect();
     for wrong in [vec![], too_many] {

@@ -183,3 +183,34 @@ async fn a_cursor_of_another_export_is_refused() {
     let request = ExportProfilesRequest { domain: "no domain".into(), ..Default::default() };
     assert_invalid(client.export_profiles(request).await, &["domain"]);
 }
+
+#[tokio::test]
+async fn a_chunk_has_at_most_10_000_profiles_and_what_came_before_it_is_acknowledged() {
+    let server = TestServer::start().await;
+    let mut client = server.profiles();
+    let good = chunk(ImportConflictPolicy::Fail, many(250));
+    let bad = chunk(ImportConflictPolicy::Fail, vec![Profile::default(); 10_001]);
+    let answer = client.import_profiles(tokio_stream::iter(vec![good, bad])).await.unwrap().into_inner();
+    let answers: Vec<_> = answer.collect().await;
+    assert_eq!(answers.len(), 2);
+    assert_eq!(answers[0].as_ref().unwrap().written_count, 250);
+    let refused = answers[1].as_ref().unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("at most 10000"), "{refused:?}");
+    let count = client.count_profiles(CountProfilesRequest::default()).await.unwrap().into_inner().count;
+    assert_eq!(count, 250);
+}
+
+#[tokio::test]
+async fn the_acknowledgement_of_a_chunk_that_is_refused_as_a_whole_fits_a_message() {
+    let server = TestServer::start().await;
+    let mut client = Client::new(server.channel()).max_decoding_message_size(4 * 1024 * 1024);
+    let wrong = Profile { id: " ".into(), email: "x".into(), ..Profile::default() };
+    let [acknowledgement] =
+        &import(&mut client, vec![chunk(ImportConflictPolicy::Fail, vec![wrong; 10_000])]).await[..]
+    else {
+        panic!("one acknowledgement");
+    };
+    assert_eq!((acknowledgement.errors.len(), acknowledgement.written_count), (10_000, 0));
+    assert!(acknowledgement.errors.iter().all(|error| error.message.len() <= 256));
+}

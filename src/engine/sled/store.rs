@@ -24,9 +24,9 @@ use crate::store::{
 
 /// Up to this many ids are looked up where the caller runs; a look-up takes microseconds.
 const IN_PLACE_IDS: usize = 16;
-/// Up to this many rows of a page are read where the caller runs: they lie in a few neighbouring leaves, and to hand
-/// the page to another thread and back would cost more than to read it (78 us of CPU for a page of 100 with, 127 us
-/// without).
+/// Up to this many rows of a page in index order are read where the caller runs: they lie in a few neighbouring leaves,
+/// and to hand the page to another thread and back would cost more than to read it (78 us of CPU for a page of 100
+/// with, 127 us without). Rows in the order of ids lie all over the tree and may each need the disk.
 const IN_PLACE_ROWS: usize = 100;
 /// How many profiles a rebuild of the index handles in one commit: few enough that even the largest stay
 /// under the bound of a commit.
@@ -146,7 +146,7 @@ impl Store for SledStore {
     }
 
     async fn list(&self, scope: &Scope, after: Option<&Cursor>, bounds: PageBounds) -> Result<Page, StoreError> {
-        if bounds.max_records <= IN_PLACE_ROWS {
+        if bounds.max_records <= IN_PLACE_ROWS && *scope != Scope::All {
             let never = Cancelled::default();
             return self.with_tree(|tree| tree.list(scope, after, bounds, &never));
         }
