@@ -11,7 +11,7 @@ use crate::store::{RequestId, RequestMark};
 
 /// For how long a request is remembered.
 pub const REMEMBERED_FOR: Duration = Duration::from_secs(600);
-/// How many requests are remembered at most; the oldest go first.
+/// How many requests are remembered at most, where each id that was made for one counts as another; the oldest go first.
 pub const MAX_REMEMBERED: usize = 1_000_000;
 
 /// The requests of the last ten minutes, or the last million of them.
@@ -20,6 +20,8 @@ pub struct RequestMemory {
     by_id: HashMap<RequestId, Remembered>,
     /// In the order in which they were made.
     order: VecDeque<(CommitTime, RequestId)>,
+    /// What is remembered, in requests and ids that were made for them.
+    weight: usize,
 }
 
 /// What is known of a request that was made.
@@ -31,6 +33,12 @@ pub struct Remembered {
     pub made_ids: Box<[ProfileId]>,
 }
 
+impl Remembered {
+    fn weight(&self) -> usize {
+        1 + self.made_ids.len()
+    }
+}
+
 impl RequestMemory {
     /// What is known of a request.
     pub fn get(&self, id: &RequestId) -> Option<&Remembered> {
@@ -40,10 +48,13 @@ impl RequestMemory {
     /// Remembers a request that was made at `time`, which is not before that of any other.
     pub fn remember(&mut self, request: RequestMark, time: CommitTime) {
         let RequestMark { id, fingerprint, made_ids } = request;
-        if self.by_id.insert(id, Remembered { fingerprint, made_ids }).is_none() {
-            self.order.push_back((time, id));
+        let remembered = Remembered { fingerprint, made_ids };
+        self.weight += remembered.weight();
+        match self.by_id.insert(id, remembered) {
+            Some(former) => self.weight -= former.weight(),
+            None => self.order.push_back((time, id)),
         }
-        while self.by_id.len() > MAX_REMEMBERED {
+        while self.weight > MAX_REMEMBERED {
             self.forget_oldest();
         }
     }
@@ -62,8 +73,10 @@ impl RequestMemory {
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((_, id)) = self.order.pop_front() {
-            self.by_id.remove(&id);
+        if let Some((_, id)) = self.order.pop_front()
+            && let Some(forgotten) = self.by_id.remove(&id)
+        {
+            self.weight -= forgotten.weight();
         }
     }
 }
@@ -96,7 +109,11 @@ mod tests {
         }
         assert!(memory.get(&mark(0).id).is_none());
         assert!(memory.get(&mark(1).id).is_some() && memory.get(&mark(MAX_REMEMBERED as u128).id).is_some());
+        let made_ids = vec![ProfileId::parse("a", "id").unwrap(); 99].into();
+        memory.remember(RequestMark { made_ids, ..mark(u128::MAX) }, CommitTime::default());
+        assert_eq!(memory.by_id.len(), MAX_REMEMBERED - 99, "an id that was made counts like a request");
         memory.forget_old(CommitTime::from_unix_nanos(i64::MAX));
+        assert_eq!(memory.weight, 0);
         assert!(memory.by_id.is_empty() && memory.by_id.capacity() < 10_000 && memory.order.capacity() < 10_000);
     }
 }

@@ -124,7 +124,7 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::TooLarge`]. Either way nothing was changed.
     ///
     /// A commit whose every write was made is remembered by its [`RequestMark`], if it has one, for ten minutes, or
-    /// until a million others have been. A commit with the same id and fingerprint is not made again: each of its
+    /// until a million others have been, where each id made for one counts as another. A commit with the same id and fingerprint is not made again: each of its
     /// outcomes is [`Outcome::Repeated`](crate::model::Outcome::Repeated) with the profile as it now is, or without one
     /// where the write is a delete. With the same id and another fingerprint it fails with [`StoreError::RequestIdReused`].
     ///
