@@ -2,6 +2,8 @@
 
 #[path = "cli/commands.rs"]
 mod commands;
+#[path = "cli/load.rs"]
+mod load;
 #[path = "cli/mistakes.rs"]
 mod mistakes;
 #[path = "cli/settings.rs"]

@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientBuilder, ClientError};
 
 /// Which server, and how patiently.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ConnectionArgs {
     /// The server.
     #[arg(long, env = "PROFILESTORE_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
@@ -24,6 +24,16 @@ impl ConnectionArgs {
         explain(error, &self.addr)
     }
 
+    /// Begins to make a client of the server.
+    pub fn builder(&self) -> ClientBuilder {
+        Client::builder(&self.addr).deadline(self.timeout)
+    }
+
+    /// How long a call may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Runs a command's calls to the server to their end.
     pub fn run<T>(&self, calls: impl AsyncFnOnce(Client) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -32,7 +42,7 @@ impl ConnectionArgs {
             .context("no threads can be started")?;
         runtime.block_on(async {
             // It connects when it is first used.
-            let client = Client::builder(&self.addr).deadline(self.timeout).build();
+            let client = self.builder().build();
             calls(client.map_err(|error| self.explain(error))?).await
         })
     }

@@ -4,6 +4,7 @@ mod bulk;
 mod config;
 mod connection;
 mod lists;
+mod load;
 mod log;
 mod manual;
 mod output;
@@ -56,6 +57,8 @@ enum Command {
     Count(lists::CountArgs),
     /// Print profiles in the order of their ids.
     List(lists::ListArgs),
+    /// Put load on a server, and print rates and latencies.
+    Load(load::LoadArgs),
     /// Print what a server says about itself.
     Status(server_state::StatusArgs),
     /// Ask a server whether it serves; the exit code is the answer.
@@ -124,6 +127,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Domains(args) => lists::domains(&args),
         Command::Count(args) => lists::count(&args),
         Command::List(args) => lists::list(&args),
+        Command::Load(args) => load::run(&args),
         Command::Status(args) => server_state::status(&args),
         Command::Health(args) => server_state::health(&args),
         Command::Completions(args) => manual::completions(&args),
@@ -134,6 +138,9 @@ pub fn run(cli: Cli) -> ExitCode {
         // Whoever read the output has read enough.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(usage) = error.downcast_ref::<clap::Error>() {
+                usage.exit();
+            }
             eprintln!("profilestore: {error:#}");
             let configuration = error.downcast_ref::<SettingsError>().is_some();
             ExitCode::from(if configuration { BAD_CONFIGURATION } else { 1 })

@@ -147,21 +147,34 @@ impl Client {
     /// # }
     /// ```
     pub fn query(&self, domain: impl Into<String>, include_subdomains: bool, options: PageOptions) -> Paged<Profile> {
-        let request = QueryProfilesByDomainRequest {
-            domain: domain.into(),
-            include_subdomains,
-            page_size: options.page_size,
-            page_token: String::new(),
-            read_mask: field_mask(options.read_mask),
-        };
+        let request = query_request(domain.into(), include_subdomains, options);
         paged(self.clone(), request, |client, request, page_token| async move {
-            let request = QueryProfilesByDomainRequest { page_token, ..request };
-            let attempt = |connection: Connection, request| async move {
-                connection.profiles().query_profiles_by_domain(request).await
-            };
-            let page = client.call(request, attempt).await?;
-            Ok((page.profiles, page.next_page_token))
+            client.fetch_query(QueryProfilesByDomainRequest { page_token, ..request }).await
         })
+    }
+
+    /// One page of what [`Client::query`] gives and the token of the next one, which is empty after the last:
+    /// for whoever shows pages or counts calls. An empty `page_token` asks for the first page.
+    pub async fn query_page(
+        &self,
+        domain: impl Into<String>,
+        include_subdomains: bool,
+        options: PageOptions,
+        page_token: String,
+    ) -> Result<(Vec<Profile>, String), ClientError> {
+        let request = query_request(domain.into(), include_subdomains, options);
+        self.fetch_query(QueryProfilesByDomainRequest { page_token, ..request }).await
+    }
+
+    async fn fetch_query(
+        &self,
+        request: QueryProfilesByDomainRequest,
+    ) -> Result<(Vec<Profile>, String), ClientError> {
+        let attempt = |connection: Connection, request| async move {
+            connection.profiles().query_profiles_by_domain(request).await
+        };
+        let page = self.call(request, attempt).await?;
+        Ok((page.profiles, page.next_page_token))
     }
 
     /// The domains that have a profile, with their counts, in the order of the index: `parent` and all below
@@ -214,5 +227,15 @@ impl Client {
         let attempt = |connection: Connection, request| async move { connection.health().check(request).await };
         let answer = self.call(HealthCheckRequest::default(), attempt).await?;
         Ok(if answer.status() == ServingStatus::Serving { Health::Serving } else { Health::NotServing })
+    }
+}
+
+fn query_request(domain: String, include_subdomains: bool, options: PageOptions) -> QueryProfilesByDomainRequest {
+    QueryProfilesByDomainRequest {
+        domain,
+        include_subdomains,
+        page_size: options.page_size,
+        page_token: String::new(),
+        read_mask: field_mask(options.read_mask),
     }
 }

@@ -40,11 +40,14 @@ pub struct Sampler {
 impl Sampler {
     /// Profiles of a set of `count`: the number of domains grows with it.
     pub fn new(count: u64) -> Self {
+        Self { domains: Self::domain_ranks(count), random: SmallRng::seed_from_u64(SEED), next: 0 }
+    }
+
+    /// The ranks of the domains in a set of `count` profiles, each as often as profiles have it.
+    pub fn domain_ranks(count: u64) -> Zipf<f64> {
         let domains = (count / 50).clamp(20, 100_000) as f64;
         // Both arguments are positive constants or clamped, so the distribution exists.
-        let domains =
-            Zipf::new(domains, ZIPF_EXPONENT).unwrap_or_else(|_| unreachable!("the parameters are positive"));
-        Self { domains, random: SmallRng::seed_from_u64(SEED), next: 0 }
+        Zipf::new(domains, ZIPF_EXPONENT).unwrap_or_else(|_| unreachable!("the parameters are positive"))
     }
 
     /// The id of the profile with a number.

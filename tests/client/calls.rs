@@ -99,6 +99,11 @@ async fn every_read_answers_and_honours_its_mask() {
     assert_eq!(collected(client.lookup("b@SUB.x.example", options())).await, ["b", "c"]);
     assert_eq!(collected(client.query("x.example", false, options())).await, ["a"]);
     assert_eq!(collected(client.query("x.example", true, options())).await, ["a", "b", "c"]);
+    let two = || PageOptions { page_size: 2, ..PageOptions::default() };
+    let (first, token) = client.query_page("x.example", true, two(), String::new()).await.unwrap();
+    let (last, end) = client.query_page("x.example", true, two(), token).await.unwrap();
+    let ids = [first, last].map(|page| page.into_iter().map(|profile| profile.id).collect::<Vec<_>>());
+    assert_eq!((ids, end.as_str()), ([vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()]], ""));
     let listed: Vec<_> =
         client.list(PageOptions { read_mask: only_email(), ..options() }).try_collect().await.unwrap();
     assert_eq!(listed[0], masked);
