@@ -43,7 +43,7 @@ impl AsyncWrite for Script {
 }
 
 fn script(takes: impl IntoIterator<Item = usize>) -> (GatheredIo<Script>, Gathered<Script>) {
-    gathered(Script { takes: takes.into_iter().collect(), ..Script::default() })
+    gathered(Script { takes: takes.into_iter().collect(), ..Script::default() }, b"")
 }
 
 async fn send(gathered: &Gathered<Script>) {
@@ -116,4 +116,31 @@ proptest! {
             assert_eq!(gathered.0.borrow().stream.sent, expected);
         });
     }
+}
+
+#[tokio::test]
+async fn what_was_read_before_is_read_first_however_little_at_a_time() {
+    let (mut io, _gathered) = gathered(&b" and the rest"[..], b"preface");
+    let mut read = Vec::new();
+    let mut piece = [0; 3];
+    loop {
+        match tokio::io::AsyncReadExt::read(&mut io, &mut piece).await.unwrap() {
+            0 => break,
+            bytes => read.extend_from_slice(&piece[..bytes]),
+        }
+    }
+    assert_eq!(read, b"preface and the rest");
+}
+
+#[tokio::test]
+async fn progress_tells_a_socket_that_takes_nothing_from_one_that_takes_little() {
+    let (mut io, gathered) = script([0, 1, 0]);
+    io.write_all(b"ab").await.unwrap();
+    assert_eq!(gathered.progress(), Progress { bytes: 0, blocked: false });
+    for (bytes, blocked) in [(0, true), (1, true)] {
+        assert!(futures_util::poll!(poll_fn(|cx| gathered.poll_send(cx))).is_pending());
+        assert_eq!(gathered.progress(), Progress { bytes, blocked });
+    }
+    send(&gathered).await;
+    assert_eq!(gathered.progress(), Progress { bytes: 2, blocked: false });
 }
