@@ -69,9 +69,7 @@ impl Server {
     /// The addresses first: a port in use is found before anything on disk is touched.
     pub async fn start(settings: &Settings, sample: Option<u64>) -> Result<Self, ServeError> {
         open_files::prepare_for(settings.limits.connections);
-        let listen = |key, address: SocketAddr| {
-            move |source: io::Error| ServeError::Listen { key, address, source }
-        };
+        let listen = |key, address: SocketAddr| move |source: io::Error| ServeError::Listen { key, address, source };
         let grpc = bind(settings.server.listen).map_err(listen("server.listen", settings.server.listen))?;
         let admin = std::net::TcpListener::bind(settings.server.admin_listen)
             .map_err(listen("server.admin_listen", settings.server.admin_listen))?;
@@ -118,13 +116,8 @@ impl Server {
         let mut state = self.store.watch_state();
         let draining = CancellationToken::new();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut serving = tokio::spawn(serving::serve(
-            self.grpc,
-            self.services.stack(),
-            threads,
-            self.limits,
-            draining.clone(),
-        ));
+        let mut serving =
+            tokio::spawn(serving::serve(self.grpc, self.services.stack(), threads, self.limits, draining.clone()));
         let failed = tokio::select! {
             () = shutdown => None,
             changed = state.wait_for(|state| matches!(state, StoreState::Failed { .. })) => match changed.as_deref() {

@@ -215,10 +215,7 @@ impl LimitSettings {
             "limits.request_bytes_in_flight must be at least 4194304, the largest request",
         );
         require((1..=10_000).contains(&self.pending_resets), "limits.pending_resets must be 1 to 10000");
-        require(
-            seconds(1, 600).contains(&self.handshake_timeout),
-            "limits.handshake_timeout must be 1s to 10m",
-        );
+        require(seconds(1, 600).contains(&self.handshake_timeout), "limits.handshake_timeout must be 1s to 10m");
         require(
             seconds(1, 86_400).contains(&self.keepalive_interval),
             "limits.keepalive_interval must be 1s to 1day",

@@ -2,12 +2,15 @@
 //!
 //! Invariants: a connection never waits for its client without an end. The preface must come in the handshake's
 //! time; an idle connection is probed; a client that takes nothing of what is sent to it is given up after the time
-//! of a probe; a connection that is old is drained, and cut when its calls go on for longer than the grace.
+//! of a probe; a connection that is old is drained, and cut when its calls go on for longer than the grace; one that drains, has no calls and hears nothing is closed. A
+//! client that reads gets everything that was answered: the socket is closed after the client's side, or a while after.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -29,6 +32,10 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A connection's age differs from the limit by up to this part of it, so that connections that were opened
 /// together do not all come back together.
 const AGE_JITTER: f64 = 0.1;
+/// A connection that drains and has no calls is closed after this time when its client says nothing at all.
+const SILENT_DRAIN: Duration = Duration::from_secs(5);
+/// How long a client that has got everything may take to close its side.
+const LAST_READ: Duration = Duration::from_secs(10);
 /// A time that nothing reaches.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
@@ -47,18 +54,37 @@ pub enum ConnectionError {
     /// The client read nothing for as long as an idle one may take to answer a probe.
     #[error("the client takes nothing of what is sent to it")]
     Stalled,
+    /// The connection was drained, had no calls, and the client did not answer that it makes no more.
+    #[error("the client said nothing while its connection was drained")]
+    Silent,
     /// Calls went on after the connection was too old.
     #[error("the connection was too old, and its calls did not end within the grace")]
     TooOld,
 }
 
-/// Spawns a connection's calls on its own thread.
-#[derive(Debug, Clone, Copy)]
-struct LocalExecutor;
+/// Spawns a connection's calls on its own thread, and counts them.
+#[derive(Debug, Clone, Default)]
+struct LocalExecutor {
+    calls: Rc<Cell<usize>>,
+}
+
+/// A call that runs.
+struct Running(Rc<Cell<usize>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
+        self.calls.set(self.calls.get() + 1);
+        let running = Running(self.calls.clone());
+        tokio::task::spawn_local(async move {
+            let _running = running;
+            future.await;
+        });
     }
 }
 
@@ -88,7 +114,9 @@ where
         },
     }
     let (io, gathered) = gathered(stream, PREFACE);
-    let connection = http2::Builder::new(LocalExecutor)
+    let executor = LocalExecutor::default();
+    let calls = executor.calls.clone();
+    let connection = http2::Builder::new(executor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_per_connection)
         .max_header_list_size(limits.header_bytes)
@@ -100,15 +128,19 @@ where
     let mut shutdown = pin!(shutdown.cancelled());
     let mut age = Age::new(&limits);
     let mut stall = Stall::new(limits.keepalive_interval + limits.keepalive_timeout);
-    let (mut draining, mut ended) = (false, None);
+    let mut drain: Option<Drain> = None;
+    let mut ended = None;
     poll_fn(|cx| {
         let old = age.poll(cx);
         if old == Some(Old::Cut) {
             return Poll::Ready(Err(ConnectionError::TooOld));
         }
-        if !draining && (old.is_some() || shutdown.as_mut().poll(cx).is_ready()) {
-            draining = true;
+        if drain.is_none() && (old.is_some() || shutdown.as_mut().poll(cx).is_ready()) {
+            drain = Some(Drain::new(calls.clone(), gathered.progress()));
             connection.as_mut().graceful_shutdown();
+        }
+        if drain.as_mut().is_some_and(|drain| drain.poll(gathered.progress(), cx).is_ready()) {
+            return Poll::Ready(Err(ConnectionError::Silent));
         }
         if ended.is_none()
             && let Poll::Ready(result) = connection.as_mut().poll(cx)
@@ -128,7 +160,10 @@ where
             }
         }
     })
-    .await
+    .await?;
+    // Whether the client has closed its side by then or not.
+    let _ = tokio::time::timeout(LAST_READ, gathered.read_out()).await;
+    Ok(())
 }
 
 /// Reads the whole preface: hyper would wait for it without an end.
@@ -182,6 +217,32 @@ impl Age {
     }
 }
 
+/// A drain waits for calls, and for the client to answer that it makes no more of them. One that is gone does not.
+struct Drain {
+    calls: Rc<Cell<usize>>,
+    timer: Pin<Box<Sleep>>,
+    /// What the client had sent when the drain began. One that has sent anything since is there, and what it has not
+    /// read yet may wait for it.
+    received: u64,
+}
+
+impl Drain {
+    fn new(calls: Rc<Cell<usize>>, progress: Progress) -> Self {
+        Self { calls, timer: Box::pin(sleep(SILENT_DRAIN)), received: progress.received }
+    }
+
+    /// Ready when there is nobody to wait for.
+    fn poll(&mut self, progress: Progress, cx: &mut Context<'_>) -> Poll<()> {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if self.calls.get() == 0 && progress.received == self.received {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(Instant::now() + SILENT_DRAIN);
+        }
+        Poll::Pending
+    }
+}
+
 /// Finds out that a socket takes nothing any more.
 struct Stall {
     patience: Duration,
@@ -201,10 +262,36 @@ impl Stall {
             self.timer = None;
             return Poll::Pending;
         }
-        if self.timer.is_none() || progress.bytes != self.seen.bytes {
+        if self.timer.is_none() || progress.sent != self.seen.sent {
             self.timer = Some(Box::pin(sleep(self.patience)));
             self.seen = progress;
         }
         self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_that_takes_a_little_now_and_then_is_not_given_up() {
+        let patience = Duration::from_secs(80);
+        let mut stall = Stall::new(patience);
+        let mut ready = async |sent, blocked| {
+            let progress = Progress { sent, received: 0, blocked };
+            futures_util::poll!(poll_fn(|cx| stall.poll(progress, cx))).is_ready()
+        };
+        for sent in 0..10 {
+            assert!(!ready(sent, true).await);
+            tokio::time::advance(patience - Duration::from_secs(1)).await;
+            assert!(!ready(sent, true).await);
+        }
+        // Whoever has nothing to send waits for nothing.
+        assert!(!ready(9, false).await);
+        tokio::time::advance(patience * 2).await;
+        assert!(!ready(9, false).await && !ready(9, true).await);
+        tokio::time::advance(patience).await;
+        assert!(ready(9, true).await);
     }
 }

@@ -7,10 +7,11 @@
 //!
 //! Invariants: bytes leave in the order in which they were written, each once; a full buffer is sent before
 //! more is taken, and when the socket takes nothing the writer waits (back-pressure); what is written is sent
-//! before a shutdown; a connection that has nothing to send holds no buffer. How far the sending has come can be
-//! seen from outside ([`Gathered::progress`]), so that a peer that takes nothing can be given up.
+//! before a shutdown; a connection that has nothing to send holds no buffer. What moves can be seen from outside
+//! ([`Gathered::progress`]), so that a peer that takes nothing or says nothing can be given up.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -38,11 +39,13 @@ struct Socket<T> {
     progress: Progress,
 }
 
-/// How far the sending to a socket has come.
+/// What has moved through a socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// All bytes that the socket took.
-    pub bytes: u64,
+    pub sent: u64,
+    /// All bytes that the socket gave.
+    pub received: u64,
     /// Whether the socket did not take the last that was offered.
     pub blocked: bool,
 }
@@ -67,9 +70,23 @@ impl<T: AsyncWrite + Unpin> Gathered<T> {
         self.0.borrow_mut().poll_send(cx)
     }
 
-    /// How far the sending has come.
+    /// What has moved.
     pub fn progress(&self) -> Progress {
         self.0.borrow().progress
+    }
+}
+
+impl<T: AsyncRead + Unpin> Gathered<T> {
+    /// Reads on, to no end, until the peer has closed its side too. Closing a socket while something unread arrives
+    /// would break the connection, and the peer could lose what it has not read yet.
+    pub async fn read_out(&self) {
+        let mut scratch = [0; 1024];
+        let mut read = |cx: &mut Context<'_>| {
+            let mut buf = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(&mut self.0.borrow_mut().stream).poll_read(cx, &mut buf))?;
+            Poll::Ready(io::Result::Ok(buf.filled().len()))
+        };
+        while matches!(poll_fn(&mut read).await, Ok(1..)) {}
     }
 }
 
@@ -78,7 +95,7 @@ impl<T: AsyncWrite + Unpin> Socket<T> {
     fn note(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.progress.blocked = written.is_pending();
         if let Poll::Ready(Ok(bytes)) = &written {
-            self.progress.bytes += *bytes as u64;
+            self.progress.sent += *bytes as u64;
         }
         written
     }
@@ -139,7 +156,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for GatheredIo<T> {
             socket.read_ahead = rest;
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut socket.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut socket.stream).poll_read(cx, buf);
+        socket.progress.received += (buf.filled().len() - before) as u64;
+        read
     }
 }
 
