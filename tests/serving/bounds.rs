@@ -127,15 +127,11 @@ async fn headers_over_the_limit_are_refused_and_the_connection_goes_on() {
     while !(refused && answered) {
         let frame = soon(receive(&mut stream)).await.expect("the connection stays");
         match (frame.kind, frame.stream) {
-            // 431, written as HPACK's literal value of `:status`.
-            (HEADERS, 1) => {
-                refused = frame.payload.windows(3).any(|text| text == b"431") || !frame.payload.is_empty()
-            }
-            (RST_STREAM, 1) => refused = true,
+            (HEADERS | RST_STREAM, 1) => refused = true,
             (raw_frames::DATA, 3) => answered = frame.payload == pattern(10),
             _ => {}
         }
     }
-    assert_eq!(serving.watched.most_calls(), 1, "the giant one was not begun");
+    assert_eq!(serving.watched.begun_so_far(), 1, "the giant one was not begun");
     serving.end().await;
 }

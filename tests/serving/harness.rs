@@ -72,6 +72,10 @@ impl Watched {
         soon(self.begun.subscribe().wait_for(|calls| *calls >= expected)).await.unwrap();
     }
 
+    pub fn begun_so_far(&self) -> usize {
+        *self.begun.borrow()
+    }
+
     /// How many calls ran together at most.
     pub fn most_calls(&self) -> usize {
         self.most.load(Ordering::SeqCst)

@@ -87,14 +87,17 @@ async fn clients_that_say_nothing_hold_nothing_up() {
 }
 
 #[tokio::test]
-async fn a_loop_that_is_dropped_ends_its_connections() {
-    let serving = Loop::start(2, ServingLimits { drain_timeout: Duration::ZERO, ..ServingLimits::default() }).await;
+async fn a_loop_that_is_dropped_drains_its_connections() {
+    let serving = Loop::start(2, ServingLimits { drain_timeout: PATIENT, ..ServingLimits::default() }).await;
     let mut client = serving.client().await;
     let held = whole(client.begin("/hold").await.unwrap());
     serving.watched.calls(1).await;
     serving.serving.abort();
-    assert!(soon(held).await.is_err());
-    serving.watched.calls(0).await;
+    // Told to go away, the client makes no more calls.
+    soon(async { while client.get("/whole/1").await.is_ok() {} }).await;
+    serving.watched.release();
+    assert_eq!(soon(held).await.unwrap(), b"released");
+    client.ended().await.unwrap();
 }
 
 /// A service that cannot be cloned a second time on a serving thread.
