@@ -50,6 +50,12 @@ struct Question {
 enum Framing {
     Whole,
     SplitAt(usize),
+    /// Cut at all of these places, which may be equal; every piece but the first is late.
+    Pieces(Vec<usize>),
+    /// The whole message in a stream that then fails, as when the caller hangs up.
+    Failing,
+    /// Something behind the message.
+    Followed(Vec<u8>),
     /// The end of the stream comes by itself.
     LateEnd,
     Gzip,
@@ -70,6 +76,7 @@ struct Case {
     question: Question,
     framing: Framing,
     method: Method,
+    path: &'static str,
     headers: Vec<(&'static str, &'static str)>,
     /// Whether the first look at the body finds nothing yet.
     slow: bool,
@@ -102,6 +109,9 @@ fn case() -> impl Strategy<Value = Case> {
     let framing = prop_oneof![
         10 => Just(Framing::Whole),
         3 => (0..40usize).prop_map(Framing::SplitAt),
+        3 => proptest::collection::vec(0..60usize, 0..8).prop_map(Framing::Pieces),
+        1 => Just(Framing::Failing),
+        1 => proptest::collection::vec(any::<u8>(), 1..12).prop_map(Framing::Followed),
         1 => Just(Framing::LateEnd),
         1 => Just(Framing::Gzip),
         1 => Just(Framing::Mislabelled),
@@ -115,7 +125,7 @@ fn case() -> impl Strategy<Value = Case> {
     let timeout = prop_oneof![
         6 => Just(None),
         6 => Just(Some(("grpc-timeout", "10S"))),
-        4 => proptest::sample::select(vec!["0m", "0n", "soon", "", "100000000S"])
+        4 => proptest::sample::select(vec!["0m", "0n", "1n", "4m", "5m", "6m", "soon", "", "100000000S"])
             .prop_map(|timeout| Some(("grpc-timeout", timeout))),
     ];
     let content_type = prop_oneof![
@@ -135,15 +145,21 @@ fn case() -> impl Strategy<Value = Case> {
         Just(Some(("grpc-accept-encoding", "identity, gzip"))),
     ];
     let method = prop_oneof![15 => Just(Method::POST), 1 => Just(Method::GET), 1 => Just(Method::OPTIONS)];
-    (question(), framing, method, (timeout, content_type, encoding, accepted), any::<bool>()).prop_map(
-        |(question, framing, method, (timeout, content_type, encoding, accepted), slow)| {
+    let path = prop_oneof![
+        20 => Just(""),
+        1 => Just("?query=1"),
+        1 => Just("/"),
+        1 => Just("s"),
+    ];
+    (question(), framing, (method, path), (timeout, content_type, encoding, accepted), any::<bool>()).prop_map(
+        |(question, framing, (method, path), (timeout, content_type, encoding, accepted), slow)| {
             let mut headers = vec![("te", "trailers"), ("content-type", content_type)];
             headers.extend([timeout, encoding, accepted].into_iter().flatten());
             if matches!(framing, Framing::Gzip) {
                 headers.retain(|(name, _)| *name != "grpc-encoding");
                 headers.push(("grpc-encoding", "gzip"));
             }
-            Case { question, framing, method, headers, slow }
+            Case { question, framing, method, path, headers, slow }
         },
     )
 }
@@ -166,7 +182,8 @@ impl Case {
     fn request(&self) -> Request<Frames> {
         let mut request = Request::new(self.body());
         *request.method_mut() = self.method.clone();
-        *request.uri_mut() = if self.question.batch { BATCH_GET } else { GET }.parse().unwrap();
+        let path = if self.question.batch { BATCH_GET } else { GET };
+        *request.uri_mut() = format!("{path}{}", self.path).parse().unwrap();
         for (name, value) in &self.headers {
             request.headers_mut().append(*name, value.parse().unwrap());
         }
@@ -184,13 +201,25 @@ impl Case {
         };
         let whole = framed(0, &message);
         let mut frames = VecDeque::new();
-        let mut ends_with_last = true;
-        match self.framing {
+        let (mut ends_with_last, mut fails) = (true, false);
+        match &self.framing {
             Framing::Whole => frames.push_back(Frame::data(whole)),
             Framing::SplitAt(place) => {
-                let (front, back) = whole.split_at(place.min(whole.len()));
+                let (front, back) = whole.split_at(whole.len().min(*place));
                 frames.extend([front, back].map(|part| Frame::data(Bytes::copy_from_slice(part))));
             }
+            Framing::Pieces(places) => {
+                let mut places: Vec<_> = places.iter().map(|place| whole.len().min(*place)).collect();
+                places.sort_unstable();
+                let ends = places.iter().copied().chain([whole.len()]);
+                let starts = [0].into_iter().chain(places.iter().copied());
+                frames.extend(starts.zip(ends).map(|(start, end)| Frame::data(whole.slice(start..end))));
+            }
+            Framing::Failing => {
+                frames.push_back(Frame::data(whole));
+                (ends_with_last, fails) = (false, true);
+            }
+            Framing::Followed(rest) => frames.push_back(Frame::data([&whole[..], rest].concat().into())),
             Framing::LateEnd => {
                 frames.push_back(Frame::data(whole));
                 ends_with_last = false;
@@ -208,7 +237,8 @@ impl Case {
             Framing::Empty => frames.push_back(Frame::data(Bytes::new())),
             Framing::Missing => {}
         }
-        Frames { frames, ends_with_last, pending: self.slow }
+        let always_late = matches!(self.framing, Framing::Pieces(_));
+        Frames { frames, ends_with_last, fails, pending: self.slow, always_late }
     }
 }
 
@@ -217,6 +247,10 @@ struct Frames {
     frames: VecDeque<Frame<Bytes>>,
     /// Whether the last frame says that it is the last.
     ends_with_last: bool,
+    /// Whether it ends with an error.
+    fails: bool,
+    /// Whether no two frames are there together.
+    always_late: bool,
     /// Whether the next poll finds nothing yet.
     pending: bool,
 }
@@ -230,7 +264,10 @@ impl Body for Frames {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Poll::Ready(self.frames.pop_front().map(Ok))
+        self.pending = self.always_late;
+        let hung_up = || tonic::Status::cancelled("the caller hung up");
+        let failure = self.fails.then(|| Err(hung_up()));
+        Poll::Ready(self.frames.pop_front().map(Ok).or(failure))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -290,6 +327,7 @@ async fn a_hot_read_takes_the_lane_and_is_counted_once() {
         question: Question { batch, ids: vec!["hot-1".into(), "hot-2".into()], mask: None, appended: b"" },
         framing: Framing::Whole,
         method: Method::POST,
+        path: "",
         headers: vec![("content-type", "application/grpc")],
         slow: false,
     };

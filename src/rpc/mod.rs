@@ -3,7 +3,7 @@
 //! [`profile_service`] answers callers (`reads`, `writes`, `import`, `export`, with `request`, `checked_write`
 //! and `page_token` for what they share), [`admin_service`] operators. [`error`] is the one place where a failure becomes a status.
 //! [`deadline`] ends every call at its caller's deadline; `fast_lane` (with `lane_request` and `lane_body`) answers
-//! hot reads past all of that. [`services`] puts all of it together, with health
+//! hot reads past all of that. [`in_flight`] bounds the bytes of all requests. [`services`] puts all of it together, with health
 //! and reflection beside it; how it is served is the server's business.
 
 pub mod admin_service;
@@ -14,6 +14,7 @@ pub mod error;
 mod export;
 mod fast_lane;
 mod import;
+pub mod in_flight;
 mod lane_body;
 mod lane_request;
 mod page_token;
@@ -40,6 +41,8 @@ use tower::Layer;
 use self::admin_service::AdminHandler;
 use self::deadline::{Deadline, DeadlineLayer};
 use self::fast_lane::FastLane;
+pub use self::in_flight::REQUEST_BYTES_IN_FLIGHT;
+use self::in_flight::{Charged, InFlight};
 use self::profile_service::ProfileHandler;
 use self::wire::admin_service_server::{self, AdminServiceServer};
 use self::wire::profile_service_server::{self, ProfileServiceServer};
@@ -57,6 +60,7 @@ pub struct Services {
     routes: Routes,
     health: HealthReporter,
     cache: Option<Arc<HotCache>>,
+    in_flight: Arc<InFlight>,
 }
 
 /// The services over a store whose index was built with `settings`; `cache` is the one in front of it, for its
@@ -79,20 +83,31 @@ pub async fn services<S: Store>(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .prepare();
-    let services = Services { routes, health, cache };
+    let in_flight = InFlight::new(REQUEST_BYTES_IN_FLIGHT);
+    let services = Services { routes, health, cache, in_flight };
     services.set_health(ServingStatus::Serving).await;
     Ok(services)
 }
 
 impl Services {
-    /// The services with their deadlines and the fast lane, as one service to serve.
-    pub fn stack(&self) -> FastLane<Deadline<Routes>> {
+    /// The same services with another bound on the bytes of all requests in flight.
+    pub fn with_request_bytes_in_flight(self, limit: usize) -> Self {
+        Self { in_flight: InFlight::new(limit), ..self }
+    }
+
+    /// The services with their deadlines and bounds and the fast lane, as one service to serve.
+    pub fn stack(&self) -> FastLane<Charged<Deadline<Routes>>> {
         FastLane::new(self.generated(), self.cache.clone())
     }
 
     /// The same without the fast lane.
-    pub fn generated(&self) -> Deadline<Routes> {
-        DeadlineLayer.layer(self.routes.clone())
+    pub fn generated(&self) -> Charged<Deadline<Routes>> {
+        Charged::new(DeadlineLayer.layer(self.routes.clone()), self.in_flight.clone())
+    }
+
+    /// The bytes of the requests that are in flight now.
+    pub fn request_bytes_in_flight(&self) -> usize {
+        self.in_flight.bytes()
     }
 
     /// Reports to health checks that no more calls are wanted here.

@@ -5,6 +5,7 @@
 //! own, so that a busy server can still be probed.
 
 pub mod admin;
+pub mod open_files;
 mod run;
 pub mod sample;
 pub mod serving;

@@ -3,10 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{self, Admin};
+use super::open_files;
 use super::sample;
 use super::serving::{self, ServingLimits};
 use super::settings::Settings;
@@ -56,7 +58,9 @@ pub struct Server {
     grpc_address: SocketAddr,
     admin: Admin,
     limits: ServingLimits,
-    draining: CancellationToken,
+    drain_delay: Duration,
+    /// No more calls are wanted.
+    unready: CancellationToken,
 }
 
 impl Server {
@@ -64,36 +68,31 @@ impl Server {
     ///
     /// The addresses first: a port in use is found before anything on disk is touched.
     pub async fn start(settings: &Settings, sample: Option<u64>) -> Result<Self, ServeError> {
-        let listen = |key, address: SocketAddr| {
-            std::net::TcpListener::bind(address).map_err(|source| ServeError::Listen { key, address, source })
-        };
-        let grpc = listen("server.listen", settings.server.listen)?;
-        let admin = listen("server.admin_listen", settings.server.admin_listen)?;
+        open_files::prepare_for(settings.limits.connections);
+        let listen = |key, address: SocketAddr| move |source: io::Error| ServeError::Listen { key, address, source };
+        let grpc = bind(settings.server.listen).map_err(listen("server.listen", settings.server.listen))?;
+        let admin = std::net::TcpListener::bind(settings.server.admin_listen)
+            .map_err(listen("server.admin_listen", settings.server.admin_listen))?;
         let start = |error: io::Error| ServeError::Start(error.to_string());
-        grpc.set_nonblocking(true).map_err(start)?;
-        let grpc = tokio::net::TcpListener::from_std(grpc).map_err(start)?;
 
         let store = Arc::new(stack::open(settings).await?);
         if let Some(count) = sample {
             load_sample(&store, settings, count).await?;
         }
-        let draining = CancellationToken::new();
+        let unready = CancellationToken::new();
         let services = rpc::services(store.clone(), Some(store.cache().clone()), settings.email.canonicalization())
             .await
-            .map_err(|error| ServeError::Start(error.to_string()))?;
+            .map_err(|error| ServeError::Start(error.to_string()))?
+            .with_request_bytes_in_flight(settings.limits.request_bytes_in_flight);
         Ok(Self {
             grpc_address: grpc.local_addr().map_err(start)?,
-            admin: admin::start(admin, store.clone(), draining.clone()).map_err(start)?,
+            admin: admin::start(admin, store.clone(), unready.clone()).map_err(start)?,
             store,
             services,
             grpc,
-            limits: ServingLimits {
-                connections: settings.limits.connections,
-                streams_per_connection: settings.limits.streams_per_connection,
-                header_bytes: settings.limits.header_bytes,
-                drain_timeout: settings.server.drain_timeout,
-            },
-            draining,
+            limits: settings.serving_limits(),
+            drain_delay: settings.server.drain_delay,
+            unready,
         })
     }
 
@@ -115,14 +114,10 @@ impl Server {
     /// Serves until `shutdown` completes or the store fails; then drains, closes the store and returns.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let mut state = self.store.watch_state();
+        let draining = CancellationToken::new();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut serving = tokio::spawn(serving::serve(
-            self.grpc,
-            self.services.stack(),
-            threads,
-            self.limits,
-            self.draining.clone(),
-        ));
+        let mut serving =
+            tokio::spawn(serving::serve(self.grpc, self.services.stack(), threads, self.limits, draining.clone()));
         let failed = tokio::select! {
             () = shutdown => None,
             changed = state.wait_for(|state| matches!(state, StoreState::Failed { .. })) => match changed.as_deref() {
@@ -141,7 +136,11 @@ impl Server {
         };
         tracing::info!(failed = failed.is_some(), "draining");
         self.services.set_not_serving().await;
-        self.draining.cancel();
+        self.unready.cancel();
+        if failed.is_none() {
+            tokio::time::sleep(self.drain_delay).await;
+        }
+        draining.cancel();
         self.services.end_health_watches().await;
         match serving.await {
             Ok(Ok(())) => {}
@@ -156,6 +155,19 @@ impl Server {
         }
         self.store.close().await.map_err(ServeError::Close)
     }
+}
+
+/// Listens for gRPC. A burst of connections, such as all clients after a restart, waits in line instead of being
+/// dropped and tried again a second later.
+fn bind(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
+    const WAITING_CONNECTIONS: u32 = 4096;
+    let socket = match address {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING_CONNECTIONS)
 }
 
 async fn load_sample(store: &Arc<ServerStore>, settings: &Settings, count: u64) -> Result<(), ServeError> {

@@ -10,7 +10,10 @@ use std::time::Duration;
 use config::{Config, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
+use super::serving::ServingLimits;
 use crate::model::Canonicalization;
+use crate::model::limits::MAX_REQUEST_BYTES;
+use crate::rpc;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -42,6 +45,9 @@ pub struct ServerSettings {
     pub admin_listen: SocketAddr,
     /// Serve without encryption on addresses that other machines can reach.
     pub insecure: bool,
+    /// How long a shutdown goes on serving while health says that it does not, so that callers can turn away.
+    #[serde(with = "humantime_serde")]
+    pub drain_delay: Duration,
     /// How long a shutdown waits for calls in flight.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
@@ -53,6 +59,7 @@ impl Default for ServerSettings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
             admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
             insecure: false,
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(25),
         }
     }
@@ -154,11 +161,74 @@ pub struct LimitSettings {
     pub streams_per_connection: u32,
     /// The most bytes of a call's headers.
     pub header_bytes: u32,
+    /// The most bytes of all requests that are being read or answered; what comes on top of it is refused.
+    pub request_bytes_in_flight: usize,
+    /// The most calls of one connection that were reset before they were begun; with more it is closed.
+    pub pending_resets: usize,
+    /// How long a client may take to send what begins an HTTP/2 connection.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+    /// An idle connection is probed this often.
+    #[serde(with = "humantime_serde")]
+    pub keepalive_interval: Duration,
+    /// How long a client may take to answer a probe.
+    #[serde(with = "humantime_serde")]
+    pub keepalive_timeout: Duration,
+    /// After about this time a connection takes no new calls, and the client opens another; zero for never.
+    #[serde(with = "humantime_serde")]
+    pub connection_age: Duration,
+    /// How long the calls of a connection that is too old may go on.
+    #[serde(with = "humantime_serde")]
+    pub connection_age_grace: Duration,
 }
 
 impl Default for LimitSettings {
     fn default() -> Self {
-        Self { connections: 20_000, streams_per_connection: 256, header_bytes: 16 * 1024 }
+        let serving = ServingLimits::default();
+        Self {
+            connections: serving.connections,
+            streams_per_connection: serving.streams_per_connection,
+            header_bytes: serving.header_bytes,
+            request_bytes_in_flight: rpc::REQUEST_BYTES_IN_FLIGHT,
+            pending_resets: serving.pending_resets,
+            handshake_timeout: serving.handshake_timeout,
+            keepalive_interval: serving.keepalive_interval,
+            keepalive_timeout: serving.keepalive_timeout,
+            connection_age: serving.connection_age,
+            connection_age_grace: serving.connection_age_grace,
+        }
+    }
+}
+
+impl LimitSettings {
+    /// Checks all values, and says what is wrong with each.
+    fn check(&self, require: &mut impl FnMut(bool, &str)) {
+        let seconds = |from: u64, to: u64| Duration::from_secs(from)..=Duration::from_secs(to);
+        require((1..=1_000_000).contains(&self.connections), "limits.connections must be 1 to 1000000");
+        require(
+            (1..=10_000).contains(&self.streams_per_connection),
+            "limits.streams_per_connection must be 1 to 10000",
+        );
+        require((4096..=1_048_576).contains(&self.header_bytes), "limits.header_bytes must be 4096 to 1048576");
+        require(
+            self.request_bytes_in_flight >= MAX_REQUEST_BYTES,
+            "limits.request_bytes_in_flight must be at least 4194304, the largest request",
+        );
+        require((1..=10_000).contains(&self.pending_resets), "limits.pending_resets must be 1 to 10000");
+        require(seconds(1, 600).contains(&self.handshake_timeout), "limits.handshake_timeout must be 1s to 10m");
+        require(
+            seconds(1, 86_400).contains(&self.keepalive_interval),
+            "limits.keepalive_interval must be 1s to 1day",
+        );
+        require(seconds(1, 3600).contains(&self.keepalive_timeout), "limits.keepalive_timeout must be 1s to 1h");
+        require(
+            self.connection_age.is_zero() || seconds(60, 31_536_000).contains(&self.connection_age),
+            "limits.connection_age must be 1m to 365days, or 0s for connections of any age",
+        );
+        require(
+            seconds(1, 86_400).contains(&self.connection_age_grace),
+            "limits.connection_age_grace must be 1s to 1day",
+        );
     }
 }
 
@@ -202,6 +272,22 @@ pub enum SettingsError {
 }
 
 impl Settings {
+    /// The bounds of the serving loop.
+    pub fn serving_limits(&self) -> ServingLimits {
+        ServingLimits {
+            connections: self.limits.connections,
+            streams_per_connection: self.limits.streams_per_connection,
+            header_bytes: self.limits.header_bytes,
+            pending_resets: self.limits.pending_resets,
+            handshake_timeout: self.limits.handshake_timeout,
+            keepalive_interval: self.limits.keepalive_interval,
+            keepalive_timeout: self.limits.keepalive_timeout,
+            connection_age: self.limits.connection_age,
+            connection_age_grace: self.limits.connection_age_grace,
+            drain_timeout: self.server.drain_timeout,
+        }
+    }
+
     /// Reads the settings from a file, if one is named, and the environment. `overrides` are from the
     /// command line: a dotted key and a value each.
     pub fn load(file: Option<&Path>, overrides: &[(&str, String)]) -> Result<Self, SettingsError> {
@@ -238,6 +324,7 @@ impl Settings {
                 ),
             );
         }
+        require(self.server.drain_delay <= Duration::from_secs(600), "server.drain_delay must be at most 10m");
         require(self.server.drain_timeout <= Duration::from_secs(600), "server.drain_timeout must be at most 10m");
         require(self.store.sled_cache_bytes >= MIB, "store.sled_cache_bytes must be at least 1048576");
         require((1..=1_000_000).contains(&self.store.queued_commits), "store.queued_commits must be 1 to 1000000");
@@ -249,15 +336,7 @@ impl Settings {
             "cache.ttl must be longer than 0s; to turn the cache off set cache.max_bytes = 0",
         );
         require(!self.cache.negative_ttl.is_zero(), "cache.negative_ttl must be longer than 0s");
-        require((1..=1_000_000).contains(&self.limits.connections), "limits.connections must be 1 to 1000000");
-        require(
-            (1..=10_000).contains(&self.limits.streams_per_connection),
-            "limits.streams_per_connection must be 1 to 10000",
-        );
-        require(
-            (4096..=1_048_576).contains(&self.limits.header_bytes),
-            "limits.header_bytes must be 4096 to 1048576",
-        );
+        self.limits.check(&mut require);
         if let Err(error) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
             require(false, &format!("log.filter cannot be read: {error}"));
         }
@@ -304,5 +383,20 @@ mod tests {
         for key in ["server.listen", "store.running_scans", "log.filter"] {
             assert!(error.contains(key), "{error}");
         }
+    }
+
+    #[test]
+    fn every_limit_has_bounds() {
+        let limits = toml::Table::try_from(LimitSettings::default()).unwrap();
+        for (key, value) in limits {
+            let wrong = if value.is_str() { "\"400days\"" } else { "0" };
+            let error = load_toml(&format!("[limits]\n{key} = {wrong}")).unwrap_err().to_string();
+            assert!(error.contains(&format!("limits.{key} must be ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_age_of_zero_is_none() {
+        assert!(load_toml("[limits]\nconnection_age = \"0s\"").is_ok());
     }
 }

@@ -51,12 +51,7 @@ impl CountingServer {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let limits = ServingLimits {
-            connections: 16,
-            streams_per_connection: 256,
-            header_bytes: 16 * 1024,
-            drain_timeout: Duration::from_secs(5),
-        };
+        let limits = ServingLimits::default();
         let end = CancellationToken::new();
         tokio::spawn(serving::serve(listener, service, 1, limits, end.clone()));
         Self { address, calls, _end: end.drop_guard() }

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -22,13 +21,6 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::stacks::cache;
-
-const LIMITS: ServingLimits = ServingLimits {
-    connections: 16,
-    streams_per_connection: 256,
-    header_bytes: 16 * 1024,
-    drain_timeout: Duration::from_secs(5),
-};
 
 /// A running server; it ends when it is dropped.
 pub struct TestServer {
@@ -77,7 +69,7 @@ impl TestServer {
             profilestore::rpc::services(Arc::new(store), cache, Canonicalization::default()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        tokio::spawn(serving::serve(listener, services.stack(), 2, LIMITS, shutdown.clone()));
+        tokio::spawn(serving::serve(listener, services.stack(), 2, ServingLimits::default(), shutdown.clone()));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
         Self { services, address, channel, _shutdown: shutdown.drop_guard() }
     }

@@ -153,6 +153,28 @@ class Server:
         """Lets a paused process go on."""
         self._running().send_signal(signal.SIGCONT)
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._running().pid
+
+    def resident_bytes(self) -> int:
+        """The memory that the process holds."""
+        line = next(line for line in self._state().splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) * 1024
+
+    def wait_until_refusing(self) -> None:
+        """Waits until no new connections are taken."""
+        host, port = self.address.split(":")
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection((host, int(port)), 1.0).close()
+            except OSError:
+                return
+            time.sleep(0.005)
+        raise self._failure("went on taking connections")
+
     def _state(self) -> str:
         return Path(f"/proc/{self._running().pid}/status").read_text()
 

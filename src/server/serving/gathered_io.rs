@@ -7,9 +7,11 @@
 //!
 //! Invariants: bytes leave in the order in which they were written, each once; a full buffer is sent before
 //! more is taken, and when the socket takes nothing the writer waits (back-pressure); what is written is sent
-//! before a shutdown; a connection that has nothing to send holds no buffer.
+//! before a shutdown; a connection that has nothing to send holds no buffer. What moves can be seen from outside
+//! ([`Gathered::progress`]), so that a peer that takes nothing or says nothing can be given up.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -29,9 +31,23 @@ thread_local! {
 
 struct Socket<T> {
     stream: T,
+    /// What was read from the stream before the connection began; it is read first.
+    read_ahead: &'static [u8],
     /// What was written and not sent, from `sent` on. Without capacity while there is nothing.
     buffer: Vec<u8>,
     sent: usize,
+    progress: Progress,
+}
+
+/// What has moved through a socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// All bytes that the socket took.
+    pub sent: u64,
+    /// All bytes that the socket gave.
+    pub received: u64,
+    /// Whether the socket did not take the last that was offered.
+    pub blocked: bool,
 }
 
 /// The socket as the connection sees it.
@@ -40,9 +56,11 @@ pub struct GatheredIo<T>(Rc<RefCell<Socket<T>>>);
 /// The socket as whoever drives the connection sees it.
 pub struct Gathered<T>(Rc<RefCell<Socket<T>>>);
 
-/// Both sides of a socket whose writes are gathered. They stay on one thread.
-pub fn gathered<T>(stream: T) -> (GatheredIo<T>, Gathered<T>) {
-    let socket = Rc::new(RefCell::new(Socket { stream, buffer: Vec::new(), sent: 0 }));
+/// Both sides of a socket whose writes are gathered. They stay on one thread. `read_ahead` is what was read from it
+/// already and shall be read again.
+pub fn gathered<T>(stream: T, read_ahead: &'static [u8]) -> (GatheredIo<T>, Gathered<T>) {
+    let socket = Socket { stream, read_ahead, buffer: Vec::new(), sent: 0, progress: Progress::default() };
+    let socket = Rc::new(RefCell::new(socket));
     (GatheredIo(socket.clone()), Gathered(socket))
 }
 
@@ -51,12 +69,41 @@ impl<T: AsyncWrite + Unpin> Gathered<T> {
     pub fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_send(cx)
     }
+
+    /// What has moved.
+    pub fn progress(&self) -> Progress {
+        self.0.borrow().progress
+    }
+}
+
+impl<T: AsyncRead + Unpin> Gathered<T> {
+    /// Reads on, to no end, until the peer has closed its side too. Closing a socket while something unread arrives
+    /// would break the connection, and the peer could lose what it has not read yet.
+    pub async fn read_out(&self) {
+        let mut scratch = [0; 1024];
+        let mut read = |cx: &mut Context<'_>| {
+            let mut buf = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(&mut self.0.borrow_mut().stream).poll_read(cx, &mut buf))?;
+            Poll::Ready(io::Result::Ok(buf.filled().len()))
+        };
+        while matches!(poll_fn(&mut read).await, Ok(1..)) {}
+    }
 }
 
 impl<T: AsyncWrite + Unpin> Socket<T> {
+    /// Notes what a write to the stream came to.
+    fn note(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.progress.blocked = written.is_pending();
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.progress.sent += *bytes as u64;
+        }
+        written
+    }
+
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.buffer.len() {
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.buffer[self.sent..]))? {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.buffer[self.sent..]);
+            match ready!(self.note(written))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 bytes => self.sent += bytes,
             }
@@ -85,7 +132,8 @@ impl<T: AsyncWrite + Unpin> Socket<T> {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
         if total >= LARGE_WRITE {
             ready!(self.poll_send(cx))?;
-            return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+            let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+            return self.note(written);
         }
         let mut room = ready!(self.poll_room(cx))?;
         let mut taken = 0;
@@ -101,7 +149,17 @@ impl<T: AsyncWrite + Unpin> Socket<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for GatheredIo<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().stream).poll_read(cx, buf)
+        let mut socket = self.0.borrow_mut();
+        if !socket.read_ahead.is_empty() {
+            let (front, rest) = socket.read_ahead.split_at(buf.remaining().min(socket.read_ahead.len()));
+            buf.put_slice(front);
+            socket.read_ahead = rest;
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut socket.stream).poll_read(cx, buf);
+        socket.progress.received += (buf.filled().len() - before) as u64;
+        read
     }
 }
 

@@ -1,7 +1,6 @@
 //! Order and completeness of gathered writes under every kind of back-pressure.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 
 use proptest::prelude::*;
 use tokio::io::AsyncWriteExt;
@@ -43,7 +42,7 @@ impl AsyncWrite for Script {
 }
 
 fn script(takes: impl IntoIterator<Item = usize>) -> (GatheredIo<Script>, Gathered<Script>) {
-    gathered(Script { takes: takes.into_iter().collect(), ..Script::default() })
+    gathered(Script { takes: takes.into_iter().collect(), ..Script::default() }, b"")
 }
 
 async fn send(gathered: &Gathered<Script>) {
@@ -116,4 +115,31 @@ proptest! {
             assert_eq!(gathered.0.borrow().stream.sent, expected);
         });
     }
+}
+
+#[tokio::test]
+async fn what_was_read_before_is_read_first_however_little_at_a_time() {
+    let (mut io, _gathered) = gathered(&b" and the rest"[..], b"preface");
+    let mut read = Vec::new();
+    let mut piece = [0; 3];
+    loop {
+        match tokio::io::AsyncReadExt::read(&mut io, &mut piece).await.unwrap() {
+            0 => break,
+            bytes => read.extend_from_slice(&piece[..bytes]),
+        }
+    }
+    assert_eq!(read, b"preface and the rest");
+}
+
+#[tokio::test]
+async fn progress_tells_a_socket_that_takes_nothing_from_one_that_takes_little() {
+    let (mut io, gathered) = script([0, 1, 0]);
+    io.write_all(b"ab").await.unwrap();
+    assert_eq!(gathered.progress(), Progress::default());
+    for sent in [0, 1] {
+        assert!(futures_util::poll!(poll_fn(|cx| gathered.poll_send(cx))).is_pending());
+        assert_eq!(gathered.progress(), Progress { sent, blocked: true, received: 0 });
+    }
+    send(&gathered).await;
+    assert_eq!(gathered.progress(), Progress { sent: 2, blocked: false, received: 0 });
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::ServingLimits;
-use super::connection::serve_connection;
+use super::connection::{ConnectionError, serve_connection};
 
 /// A connection on its way to a worker. Bounded by the permits, so the queue needs no bound of its own.
 pub struct Accepted {
@@ -32,12 +32,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker's thread.
+    /// Starts a worker's thread. `failed` is cancelled should it end by a panic.
     pub fn start<S, B>(
         number: usize,
         service: S,
         limits: ServingLimits,
         shutdown: CancellationToken,
+        failed: CancellationToken,
     ) -> io::Result<Self>
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
@@ -50,7 +51,9 @@ impl Worker {
         let (ending, done) = tokio::sync::oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name(format!("serving-{number}")).spawn(move || {
+            let failed = failed.drop_guard();
             LocalSet::new().block_on(&runtime, work(accepted, service, limits, shutdown));
+            failed.disarm();
             drop(ending);
         })?;
         Ok(Self { queue, thread, done })
@@ -89,7 +92,10 @@ async fn work<S, B>(
         let Accepted { stream, permit } = tokio::select! {
             () = shutdown.cancelled() => break,
             // Ended connections are forgotten as they end.
-            Some(_) = connections.join_next() => continue,
+            Some(ended) = connections.join_next() => {
+                report(ended);
+                continue;
+            }
             next = accepted.recv() => match next {
                 Some(next) => next,
                 None => break,
@@ -98,15 +104,33 @@ async fn work<S, B>(
         let (service, shutdown) = (service.clone(), shutdown.clone());
         connections.spawn_local(async move {
             let _permit = permit;
-            if let Err(error) = serve_connection(stream, service, limits, shutdown).await {
-                tracing::debug!(error, "a connection ended with an error");
-            }
+            serve_connection(prepared(stream)?, service, limits, shutdown).await
         });
     }
-    let drained =
-        tokio::time::timeout(limits.drain_timeout, async { while connections.join_next().await.is_some() {} });
+    let drained = tokio::time::timeout(limits.drain_timeout, async {
+        while let Some(ended) = connections.join_next().await {
+            report(ended);
+        }
+    });
     if drained.await.is_err() {
         tracing::warn!(connections = connections.len(), "cut connections that did not drain in time");
         connections.shutdown().await;
+    }
+}
+
+/// The socket of an accepted connection, ready for this thread. What encrypts connections goes around it here.
+fn prepared(stream: TcpStream) -> io::Result<tokio::net::TcpStream> {
+    let stream = tokio::net::TcpStream::from_std(stream)?;
+    // Without this small answers would wait for the client's acknowledgements.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn report(ended: Result<Result<(), ConnectionError>, tokio::task::JoinError>) {
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection ended with an error"),
+        // The panic's own message is the panic hook's business.
+        Err(error) => tracing::error!(panicked = error.is_panic(), "a connection's task failed"),
     }
 }

@@ -1,0 +1,24 @@
+//! The serving loop's promises: every answer whole and in order whatever the client does, everything bounded, and
+//! an end that comes. One file per kind of promise.
+//!
+//! What needs a condition of time runs on a paused clock over a pipe in memory; what needs threads and a listener
+//! runs over loopback sockets.
+
+mod common;
+
+#[path = "serving/back_pressure.rs"]
+mod back_pressure;
+#[path = "serving/bounds.rs"]
+mod bounds;
+#[path = "serving/harness.rs"]
+mod harness;
+#[path = "serving/hostile_frames.rs"]
+mod hostile_frames;
+#[path = "serving/patience.rs"]
+mod patience;
+#[path = "serving/raw_frames.rs"]
+mod raw_frames;
+#[path = "serving/request_bytes.rs"]
+mod request_bytes;
+#[path = "serving/shutdown.rs"]
+mod shutdown;

@@ -1,0 +1,114 @@
+//! The bound on the bytes of all requests in flight, on the real services.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use profilestore::model::Canonicalization;
+use profilestore::rpc::{self, Services};
+use profilestore::server::serving::{self, ServingLimits};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+use crate::common::server::{frame, memory_store};
+use crate::common::soon;
+use crate::harness::Client;
+
+const CREATE: &str = "/profilestore.v1.ProfileService/CreateProfile";
+const GET: &str = "/profilestore.v1.ProfileService/GetProfile";
+const IMPORT: &str = "/profilestore.v1.ProfileService/ImportProfiles";
+const LIMIT: usize = 5 * 1024 * 1024;
+
+async fn services() -> Services {
+    let services = rpc::services(Arc::new(memory_store()), None, Canonicalization::default()).await.unwrap();
+    services.with_request_bytes_in_flight(LIMIT)
+}
+
+async fn charged(services: &Services, expected: usize) {
+    soon(async {
+        while services.request_bytes_in_flight() != expected {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+async fn status(answer: h2::client::ResponseFuture) -> Status {
+    let answer = soon(answer).await.unwrap();
+    match Status::from_header_map(answer.headers()) {
+        Some(status) => status,
+        None => {
+            let mut body = answer.into_body();
+            while let Some(data) = body.data().await {
+                data.unwrap();
+            }
+            Status::from_header_map(&body.trailers().await.unwrap().unwrap()).unwrap()
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_room_is_refused_and_room_comes_back() {
+    let services = services().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let end = CancellationToken::new();
+    tokio::spawn(serving::serve(listener, services.stack(), 1, ServingLimits::default(), end.clone()));
+    let _end = end.drop_guard();
+    let mut client = Client::over(TcpStream::connect(address).await.unwrap()).await.unwrap();
+
+    // Most of a message, which then does not go on.
+    let part = 4 * 1024 * 1024 - 1000;
+    let (unfinished, mut stuck) = client.open(CREATE, false).await.unwrap();
+    stuck.send_data(frame(&vec![0; 4 * 1024 * 1024])[..part].to_vec().into(), false).unwrap();
+    charged(&services, part).await;
+
+    let message = frame(&[&b"\x0a\x80\x80\x7a"[..], &[b'x'; 2_000_000 - 4]].concat());
+    for _ in 0..3 {
+        let (answer, mut body) = client.open(GET, false).await.unwrap();
+        body.send_data(Bytes::from(message.clone()), true).unwrap();
+        let refused = status(answer).await;
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+        assert!(tonic_types::StatusExt::get_details_retry_info(&refused).is_some());
+        charged(&services, part).await;
+    }
+    // Small ones go on.
+    let (answer, mut body) = client.open(GET, false).await.unwrap();
+    body.send_data(frame(b"\x0a\x01a").into(), true).unwrap();
+    assert_eq!(status(answer).await.code(), Code::NotFound);
+
+    // The caller gives up.
+    let (given_up, mut begun) = client.open(GET, false).await.unwrap();
+    begun.send_data(Bytes::from(message[..100].to_vec()), false).unwrap();
+    charged(&services, part + 100).await;
+    begun.send_reset(h2::Reason::CANCEL);
+    charged(&services, part).await;
+    drop((given_up, unfinished, stuck));
+    charged(&services, 0).await;
+}
+
+#[tokio::test]
+async fn a_stream_is_charged_for_one_message_however_long_it_is() {
+    let services = services().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let end = CancellationToken::new();
+    tokio::spawn(serving::serve(listener, services.stack(), 1, ServingLimits::default(), end.clone()));
+    let _end = end.drop_guard();
+    let mut client = Client::over(TcpStream::connect(address).await.unwrap()).await.unwrap();
+    let (answer, mut body) = client.open(IMPORT, false).await.unwrap();
+    // Chunks that hold nothing but a field that no version knows.
+    let unknown = [&b"\x9a\x06\x80\x80\x20"[..], &vec![0; 512 * 1024]].concat();
+    for number in 1..=40 {
+        body.reserve_capacity(unknown.len() + 5);
+        let mut chunk = Bytes::from(frame(&unknown));
+        while !chunk.is_empty() {
+            let room = soon(std::future::poll_fn(|cx| body.poll_capacity(cx))).await.unwrap().unwrap();
+            body.send_data(chunk.split_to(room.min(chunk.len())), false).unwrap();
+        }
+        charged(&services, (number * (unknown.len() + 5)).min(4 * 1024 * 1024)).await;
+    }
+    body.send_data(Bytes::new(), true).unwrap();
+    assert_eq!(status(answer).await.code(), Code::Ok);
+    charged(&services, 0).await;
+}
