@@ -19,9 +19,10 @@ const FLOORS: [(&str, u32); 11] = [
 ];
 
 /// Crates that may be named only below these paths.
-const FENCES: [(&str, &[&str]); 12] = [
+const FENCES: [(&str, &[&str]); 13] = [
     ("sled", &["src/engine/sled"]),
     ("lru", &["src/cache"]),
+    ("rustix", &["src/engine"]),
     ("idna", &["src/model"]),
     ("email_address", &["src/model"]),
     ("tonic", &["src/rpc", "src/client", "src/pb.rs"]),

@@ -7,6 +7,7 @@
 //! "d" domain key     → own count u64 | subtree count u64 | crc u32
 //! "m"                → applied sequence u64 | commit time i64 | profiles u64 | domains u64 | profile bytes u64
 //!                      | crc u32
+//! "c"                → applied sequence u64 | digest of all ids and revisions u64 | crc u32
 //!
 //! record             = revision u64 | crc u32 | encoded Profile
 //! ```
@@ -19,6 +20,7 @@
 
 use bytes::Bytes;
 
+use crate::engine::digest::Digest;
 use crate::engine::entry::{push_entry, split_entry};
 use crate::model::{CommitTime, DomainKey, ProfileId, Record, Revision};
 use crate::store::Totals;
@@ -31,6 +33,9 @@ pub const ENTRY: u8 = b'i';
 pub const DOMAIN: u8 = b'd';
 /// The key of [`Applied`].
 pub const APPLIED: &[u8] = b"m";
+/// The key of the digest of all records. Beside [`APPLIED`] and not in it, because versions that know no digest
+/// read that.
+pub const DIGEST: &[u8] = b"c";
 /// The key that the start-up check of the sync hook writes.
 pub const SYNC_CHECK: &[u8] = b"s";
 
@@ -164,6 +169,9 @@ pub struct Applied {
     pub time: CommitTime,
     /// What the tree holds.
     pub totals: Totals,
+    /// The digest of all records ([`record_hash`](crate::engine::digest::record_hash)); `None` when an earlier
+    /// version, which keeps none, wrote last. It has a key of its own, [`DIGEST`].
+    pub digest: Option<Digest>,
 }
 
 impl Applied {
@@ -183,8 +191,21 @@ impl Applied {
             sequence,
             time: CommitTime::from_unix_nanos(time as i64),
             totals: Totals { profiles, domains, profile_bytes },
+            digest: None,
         })
     }
+
+    /// The value under [`DIGEST`]; `None` when the digest is not known.
+    pub fn encode_digest(&self) -> Option<Vec<u8>> {
+        let words = [self.sequence, self.digest?.0];
+        Some(seal(DIGEST, words.iter().flat_map(|word| word.to_le_bytes()).collect()))
+    }
+}
+
+/// Reads the value under [`DIGEST`]: the applied sequence that it belongs to, and the digest.
+pub fn decode_digest(value: &[u8]) -> Option<(u64, Digest)> {
+    let (sequence, digest) = unseal(DIGEST, value)?.split_first_chunk::<8>()?;
+    Some((u64::from_le_bytes(*sequence), Digest(u64::from_le_bytes(digest.try_into().ok()?))))
 }
 
 fn seal(key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
@@ -238,8 +259,12 @@ mod tests {
     #[test]
     fn how_far_the_tree_has_come_is_read_back() {
         let totals = Totals { profiles: 3, domains: 2, profile_bytes: 900 };
-        let applied = Applied { sequence: 7, time: CommitTime::from_unix_nanos(-1), totals };
+        let applied = Applied { sequence: 7, time: CommitTime::from_unix_nanos(-1), totals, digest: None };
         assert_eq!(Applied::decode(&applied.encode()), Some(applied));
+        assert_eq!(applied.encode_digest(), None);
+        let sealed = Applied { digest: Some(Digest(9)), ..applied }.encode_digest().unwrap();
+        assert_eq!(decode_digest(&sealed), Some((7, Digest(9))));
+        refuses_every_damage(&sealed, |damaged| decode_digest(damaged).is_none());
         assert_eq!(Applied::decode(b""), None);
     }
 }
