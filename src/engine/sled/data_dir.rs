@@ -17,7 +17,10 @@ use crate::engine::snapshot::SnapshotDir;
 use crate::model::{Canonicalization, Incarnation};
 
 /// The format that this version writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+///
+/// Format 2: the applied sequence has a digest beside it, which a reader of format 1 would take for damage. A
+/// directory of format 1 is raised when it is opened.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// A lock may still be held for a moment after its holder was killed.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
@@ -108,7 +111,8 @@ pub struct DataDir {
     canonicalization: Canonicalization,
     reindexing: bool,
     incarnation: Incarnation,
-    is_new: bool,
+    /// `FORMAT` is there and of this version.
+    is_current: bool,
     /// Unlocked by the operating system when it is closed.
     _lock: File,
 }
@@ -126,7 +130,9 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(access("read")(error)),
         };
-        let is_new = format.is_none();
+        // Kept also when `FORMAT` is raised in the middle of a rebuild of the index.
+        let reindexing = format.as_ref().is_some_and(|(_, format)| format.reindexing);
+        let is_current = format.as_ref().is_some_and(|(_, format)| format.format == FORMAT_VERSION);
         let (incarnation, canonicalization) = match format {
             Some((incarnation, format)) if reindex => (incarnation, format.canonicalization),
             Some((_, format)) if format.reindexing => {
@@ -145,8 +151,7 @@ impl DataDir {
                 (Incarnation(rand::random()), wanted)
             }
         };
-        let this =
-            Self { path: path.to_owned(), canonicalization, reindexing: false, incarnation, is_new, _lock: lock };
+        let this = Self { path: path.to_owned(), canonicalization, reindexing, incarnation, is_current, _lock: lock };
         durable_file::create_dir(&this.commit_log()).map_err(access("written"))?;
         if this.rebuilt_sled().exists() && !this.sled().exists() {
             // A crash came between the two renames of a rebuild: the new state is whole.
@@ -158,9 +163,10 @@ impl DataDir {
         Ok(this)
     }
 
-    /// Declares a new directory fit for use. Called when everything else in it exists.
+    /// Declares a new directory fit for use, or one of an earlier format raised. Called when everything else in it
+    /// exists.
     pub fn finish_creation(&mut self) -> Result<(), DataDirError> {
-        if std::mem::take(&mut self.is_new) { self.write_format() } else { Ok(()) }
+        if std::mem::replace(&mut self.is_current, true) { Ok(()) } else { self.write_format() }
     }
 
     /// Records durably that the index is being rebuilt for these settings, or that it now follows them.

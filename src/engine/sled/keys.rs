@@ -6,8 +6,7 @@
 //! "i" entry          → record                         (entry: index key 00 id)
 //! "d" domain key     → own count u64 | subtree count u64 | crc u32
 //! "m"                → applied sequence u64 | commit time i64 | profiles u64 | domains u64 | profile bytes u64
-//!                      | crc u32
-//! "c"                → applied sequence u64 | digest of all ids and revisions u64 | crc u32
+//!                      | digest of all ids and revisions u64 (from directory format 2 on) | crc u32
 //!
 //! record             = revision u64 | crc u32 | encoded Profile
 //! ```
@@ -33,9 +32,6 @@ pub const ENTRY: u8 = b'i';
 pub const DOMAIN: u8 = b'd';
 /// The key of [`Applied`].
 pub const APPLIED: &[u8] = b"m";
-/// The key of the digest of all records. Beside [`APPLIED`] and not in it, because versions that know no digest
-/// read that.
-pub const DIGEST: &[u8] = b"c";
 /// The key that the start-up check of the sync hook writes.
 pub const SYNC_CHECK: &[u8] = b"s";
 
@@ -169,8 +165,8 @@ pub struct Applied {
     pub time: CommitTime,
     /// What the tree holds.
     pub totals: Totals,
-    /// The digest of all records ([`record_hash`](crate::engine::digest::record_hash)); `None` when an earlier
-    /// version, which keeps none, wrote last. It has a key of its own, [`DIGEST`].
+    /// The digest of all records ([`record_hash`](crate::engine::digest::record_hash)); `None` when a version of
+    /// format 1, which keeps none, wrote last.
     pub digest: Option<Digest>,
 }
 
@@ -179,33 +175,27 @@ impl Applied {
     pub fn encode(&self) -> Vec<u8> {
         let Totals { profiles, domains, profile_bytes } = self.totals;
         let words = [self.sequence, self.time.unix_nanos() as u64, profiles, domains, profile_bytes];
-        seal(APPLIED, words.iter().flat_map(|word| word.to_le_bytes()).collect())
+        let words = words.into_iter().chain(self.digest.map(|digest| digest.0));
+        seal(APPLIED, words.flat_map(u64::to_le_bytes).collect())
     }
 
     /// Reads the value; `None` when it is damaged.
     pub fn decode(value: &[u8]) -> Option<Self> {
         let (words, []) = unseal(APPLIED, value)?.as_chunks::<8>() else { return None };
-        let [sequence, time, profiles, domains, profile_bytes] =
-            <[[u8; 8]; 5]>::try_from(words).ok()?.map(u64::from_le_bytes);
+        let (words, digest) = words.split_first_chunk::<5>()?;
+        let digest = match digest {
+            [] => None,
+            [digest] => Some(Digest(u64::from_le_bytes(*digest))),
+            _ => return None,
+        };
+        let [sequence, time, profiles, domains, profile_bytes] = words.map(u64::from_le_bytes);
         Some(Self {
             sequence,
             time: CommitTime::from_unix_nanos(time as i64),
             totals: Totals { profiles, domains, profile_bytes },
-            digest: None,
+            digest,
         })
     }
-
-    /// The value under [`DIGEST`]; `None` when the digest is not known.
-    pub fn encode_digest(&self) -> Option<Vec<u8>> {
-        let words = [self.sequence, self.digest?.0];
-        Some(seal(DIGEST, words.iter().flat_map(|word| word.to_le_bytes()).collect()))
-    }
-}
-
-/// Reads the value under [`DIGEST`]: the applied sequence that it belongs to, and the digest.
-pub fn decode_digest(value: &[u8]) -> Option<(u64, Digest)> {
-    let (sequence, digest) = unseal(DIGEST, value)?.split_first_chunk::<8>()?;
-    Some((u64::from_le_bytes(*sequence), Digest(u64::from_le_bytes(digest.try_into().ok()?))))
 }
 
 fn seal(key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
@@ -260,11 +250,10 @@ mod tests {
     fn how_far_the_tree_has_come_is_read_back() {
         let totals = Totals { profiles: 3, domains: 2, profile_bytes: 900 };
         let applied = Applied { sequence: 7, time: CommitTime::from_unix_nanos(-1), totals, digest: None };
+        assert_eq!(Applied::decode(&applied.encode()), Some(applied), "as format 1 has it");
+        let applied = Applied { digest: Some(Digest(9)), ..applied };
         assert_eq!(Applied::decode(&applied.encode()), Some(applied));
-        assert_eq!(applied.encode_digest(), None);
-        let sealed = Applied { digest: Some(Digest(9)), ..applied }.encode_digest().unwrap();
-        assert_eq!(decode_digest(&sealed), Some((7, Digest(9))));
-        refuses_every_damage(&sealed, |damaged| decode_digest(damaged).is_none());
+        refuses_every_damage(&applied.encode(), |damaged| Applied::decode(damaged).is_none());
         assert_eq!(Applied::decode(b""), None);
     }
 }

@@ -122,7 +122,7 @@ impl Thread {
         while self.stopper.check().is_ok() {
             match messages.recv_timeout(INTERVAL) {
                 Ok(Message::Snapshot(answer)) => {
-                    let made = self.snapshot(true).map_err(|failure| match failure {
+                    let made = self.snapshot(self.failures > 0).map_err(|failure| match failure {
                         SnapshotFailure::Stopped => StoreError::Closed,
                         other => StoreError::Failed { cause: format!("no snapshot could be made: {other}") },
                     });

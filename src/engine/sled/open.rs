@@ -160,6 +160,10 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
     data_dir.snapshots().prepare().map_err(|source| data_dir.access("written", source))?;
     let State { tree, log, applied, replayed_groups, check_took } = state::open(&data_dir, options)?;
     data_dir.finish_creation()?;
+    if tree.applied()?.digest.is_none() {
+        // From here on versions of format 1 cannot read it.
+        tree.apply(tree.prepare(applied, &[], applied.sequence, applied.time)?)?;
+    }
     let mut requests = RequestMemory::default();
     let since = options.rules.clock.now().max(applied.time).saturating_sub(REMEMBERED_FOR);
     for (request, time) in log.recent_requests(since, MAX_REMEMBERED).map_err(OpenError::RecentRequests)? {

@@ -123,7 +123,7 @@ fn write(
     for kind in [keys::ID, keys::ENTRY] {
         scan(source.tree, kind, scan_sequence, &mut writer, pacer)?;
     }
-    let Applied { sequence, time, totals, digest } = source.tree.head()?;
+    let Applied { sequence, time, totals, digest } = source.tree.applied()?;
     let mut changed = Changed::new();
     if sequence > scan_sequence {
         copy_changes(source, scan_sequence..sequence, &mut writer, &mut changed, pacer)?;

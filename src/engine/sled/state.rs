@@ -101,7 +101,7 @@ type BroughtUp = (CommitLog, Applied, u64, Option<Duration>);
 
 fn bring_up_tree(data_dir: &DataDir, tree: &Tree, is_new: bool, options: &SledOptions) -> Result<BroughtUp, Trouble> {
     check_sync_hook(tree)?;
-    let mut applied = tree.head()?;
+    let mut applied = tree.applied()?;
     if applied.sequence == 0 && !tree.is_empty()? {
         return Err(Trouble::Damaged("it holds profiles but not how far it has come".into()));
     }
@@ -123,10 +123,7 @@ fn bring_up_tree(data_dir: &DataDir, tree: &Tree, is_new: bool, options: &SledOp
         let started = Instant::now();
         let found = check::check(tree, &applied)?;
         check_took = Some(started.elapsed());
-        if applied.digest.is_none() {
-            applied.digest = Some(found);
-            tree.set_digest(&applied)?;
-        }
+        applied.digest = Some(found);
     }
     Ok((log, applied, replayed_groups, check_took))
 }

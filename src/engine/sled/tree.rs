@@ -48,34 +48,6 @@ impl Tree {
         }
     }
 
-    /// How far the tree has come, with its digest. Where nothing else writes the first attempt succeeds; a commit between
-    /// the two look-ups makes it begin again.
-    pub fn head(&self) -> Result<Applied, StoreError> {
-        loop {
-            let applied = self.applied()?;
-            let digest = match self.db.get(keys::DIGEST).map_err(sled_error)? {
-                None => None,
-                Some(value) => Some(keys::decode_digest(&value).ok_or_else(|| damaged("the digest"))?),
-            };
-            match digest {
-                Some((sequence, digest)) if sequence == applied.sequence => {
-                    return Ok(Applied { digest: Some(digest), ..applied });
-                }
-                // A version that knows no digest wrote last, unless a commit came in between.
-                _ if self.applied()?.sequence == applied.sequence => return Ok(applied),
-                _ => {}
-            }
-        }
-    }
-
-    /// Records the digest of a tree that had none.
-    pub fn set_digest(&self, applied: &Applied) -> Result<(), StoreError> {
-        if let Some(value) = applied.encode_digest() {
-            self.db.insert(keys::DIGEST, value).map_err(sled_error)?;
-        }
-        Ok(())
-    }
-
     /// The counters of a domain.
     pub fn counters(&self, domain: &DomainKey) -> Result<Counters, StoreError> {
         let key = keys::domain_key(domain);
@@ -149,9 +121,6 @@ impl Tree {
         }
         let applied = Applied { sequence, time, totals, digest };
         batch.insert(keys::APPLIED, applied.encode());
-        if let Some(value) = applied.encode_digest() {
-            batch.insert(keys::DIGEST, value);
-        }
         Ok(Prepared { batch, applied })
     }
 

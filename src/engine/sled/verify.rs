@@ -24,7 +24,7 @@ pub fn verify(tree: &Tree, cancelled: &Cancelled) -> Result<VerifyReport, StoreE
         report.add(format!("the totals are {stored:?} but the records add up to {found:?}"));
     }
     if report.problems.is_empty()
-        && let Err(StoreError::Corrupt(what)) = check::check(tree, &tree.head()?)
+        && let Err(StoreError::Corrupt(what)) = check::check(tree, &tree.applied()?)
     {
         // What the passes above cannot see: a record that fell back to an older version.
         report.add(what.0);
