@@ -7,8 +7,8 @@ use parking_lot::{Condvar, Mutex};
 
 /// After so long at work it rests.
 const SLICE: Duration = Duration::from_millis(2);
-/// It rests so many times as long as it worked: of one core it takes a third at most.
-const REST: u32 = 2;
+/// It rests so many times as long as it worked: of one core it takes a fifth at most.
+const REST: u32 = 4;
 
 /// Background work was told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
