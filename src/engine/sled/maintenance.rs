@@ -119,8 +119,10 @@ struct Thread {
 
 impl Thread {
     fn run(mut self, messages: &Receiver<Message>) {
+        // The first look is at once: a process that is stopped and started often must come to its snapshots too.
+        let mut wait = Duration::ZERO;
         while self.stopper.check().is_ok() {
-            match messages.recv_timeout(INTERVAL) {
+            match messages.recv_timeout(std::mem::replace(&mut wait, INTERVAL)) {
                 Ok(Message::Snapshot(answer)) => {
                     let made = self.snapshot(self.failures > 0).map_err(|failure| match failure {
                         SnapshotFailure::Stopped => StoreError::Closed,
