@@ -7,7 +7,7 @@
 //!   server is already encoded: a `bytes` field inside a response, and `EncodedProfile` where the profile
 //!   is the response itself. On the wire an embedded message and a bytes field are the same, so the
 //!   contract with callers is one; but the server sends stored profiles without decoding them.
-//! * `storage/`: the private messages of the commit log.
+//! * `storage/`: the private messages of the commit log and of snapshots.
 //!
 //! and beside them the descriptor set of `profilestore.v1` for server reflection.
 
@@ -20,7 +20,8 @@ use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 const PUBLIC_PROTOS: [&str; 3] =
     ["profilestore/v1/profile.proto", "profilestore/v1/profile_service.proto", "profilestore/v1/admin_service.proto"];
-const STORAGE_PROTO: &str = "profilestore/storage/v1/commit_log.proto";
+const STORAGE_PROTOS: [&str; 2] =
+    ["profilestore/storage/v1/commit_log.proto", "profilestore/storage/v1/snapshot.proto"];
 const PACKAGE: &str = "profilestore.v1";
 const PROFILE: &str = ".profilestore.v1.Profile";
 
@@ -37,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&storage)?;
     let mut config = Config::new();
     config.out_dir(storage).bytes(["."]);
-    config.compile_fds(protox::compile([STORAGE_PROTO], ["proto"])?)?;
+    config.compile_fds(protox::compile(STORAGE_PROTOS, ["proto"])?)?;
     Ok(())
 }
 

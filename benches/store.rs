@@ -10,6 +10,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use profilestore::cache::{CacheOptions, CachedStore, HotCache};
@@ -39,6 +40,9 @@ const PAGE_RECORDS: usize = 100;
 const HOT_PAGES: usize = 10;
 const PUT_TIME: Duration = Duration::from_secs(2);
 const PUT_GROUPS: [usize; 6] = [1, 4, 16, 64, 128, 256];
+
+const PUTS_BESIDE_SNAPSHOTS: usize = 64;
+const SNAPSHOT_ROUNDS: usize = 5;
 
 type Cached = CachedStore<SledStore>;
 
@@ -162,7 +166,32 @@ async fn puts(path: &Path) {
         let alone = *alone.get_or_insert(rate);
         println!("{:<44} {rate:>10.0} {:>12.1}", format!("{in_flight} in flight"), rate / alone);
     }
+    puts_beside_snapshots(&store, &profiles).await;
     store.close().await.expect("closes");
+}
+
+/// In alternating rounds, since the store grows.
+async fn puts_beside_snapshots(store: &Arc<SledStore>, profiles: &Arc<Vec<Profile>>) {
+    let (mut ratios, mut snapshots) = (Vec::new(), 0);
+    for _ in 0..SNAPSHOT_ROUNDS {
+        let without = puts_in_flight(store, profiles, PUTS_BESIDE_SNAPSHOTS).await;
+        let made = Arc::new(AtomicU64::new(0));
+        let making = {
+            let (store, made) = (store.clone(), made.clone());
+            tokio::spawn(async move {
+                while store.snapshot().await.is_ok() {
+                    made.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        };
+        ratios.push(puts_in_flight(store, profiles, PUTS_BESIDE_SNAPSHOTS).await / without);
+        making.abort();
+        // The one under way is made to its end.
+        store.snapshot().await.ok();
+        snapshots += made.load(Ordering::Relaxed);
+    }
+    let name = format!("{PUTS_BESIDE_SNAPSHOTS} in flight, snapshots all the time");
+    println!("{name:<44} {:>10.2} of the rate without ({snapshots} snapshots)", median(ratios));
 }
 
 /// Puts a second with so many callers, each waiting for its own put; every put changes its profile.

@@ -204,9 +204,9 @@ async fn a_newer_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).await.unwrap().close().await.unwrap();
     let format = fs::read_to_string(dir.path().join("FORMAT")).unwrap();
-    fs::write(dir.path().join("FORMAT"), format.replace("\"format\": 1", "\"format\": 2, \"new\": {}")).unwrap();
+    fs::write(dir.path().join("FORMAT"), format.replace("\"format\": 2", "\"format\": 3, \"new\": {}")).unwrap();
     let error = refusal(dir.path()).await;
-    assert!(error.contains("format 2"), "{error}");
+    assert!(error.contains("format 3"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,8 @@
 //!
 //! `stored_format/v1.tar.gz` is a directory of format 1, as a kill left it: 40 generated profiles, then a create,
 //! a delete, an e-mail that moved, and a create with a request id. A change of the format adds an archive and keeps this one.
+//! `stored_format/v2-snapshot.tar.gz` is one of format 2 without sled's files, and with a log that begins behind the first
+//! commits: what is left is 20 profiles, two deletes and some moves in a snapshot and the log behind it.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -13,6 +15,20 @@ use profilestore::model::{Canonicalization, Domain, Draft, Email, Precondition, 
 use profilestore::store::{Clock, Commit, NoObserver, PageBounds, RequestId, RequestMark, Scope, Store, StoreError};
 
 const V1: &[u8] = include_bytes!("stored_format/v1.tar.gz");
+
+const V2_SNAPSHOT: &[u8] = include_bytes!("stored_format/v2-snapshot.tar.gz");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_of_format_2_and_the_log_behind_it_bring_everything_back() {
+    let dir = tempfile::tempdir().unwrap();
+    tar::Archive::new(GzDecoder::new(V2_SNAPSHOT)).unpack(dir.path()).unwrap();
+    let store = SledStore::open(SledOptions::new(dir.path()), Arc::new(NoObserver)).await.unwrap();
+    assert_eq!(store.verify().await.unwrap().problems, Vec::<String>::new());
+    assert_eq!(store.count(&Scope::All).await.unwrap(), 18);
+    let profile = store.get(&ProfileId::parse("user-2", "id").unwrap()).await.unwrap().unwrap().decode().unwrap();
+    assert_eq!((profile.display_name.as_str(), profile.etag.as_str()), ("version 3", "u6RfyVH9JwcAAAAAAAAAGw"));
+    store.close().await.unwrap();
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_of_format_1_opens_and_takes_writes() {
@@ -49,5 +65,8 @@ async fn a_directory_of_format_1_opens_and_takes_writes() {
     let mark = RequestMark { id, fingerprint: 1, made_ids: Box::default() };
     let another = Commit::all(Vec::new()).for_request(Some(mark));
     assert_eq!(store.commit(another).await, Err(StoreError::RequestIdReused));
+    let format = std::fs::read_to_string(dir.path().join("FORMAT")).unwrap();
+    assert!(format.contains("\"format\": 2"), "it was raised: {format}");
+    assert_eq!(store.snapshot().await.unwrap().profiles, 42);
     store.close().await.unwrap();
 }

@@ -273,7 +273,14 @@ mod tests {
     }
 
     fn change(revision: u64, record: Option<Record>) -> Change {
-        Change { revision: Revision(revision), id: id(), record, previous_bytes: Some(1), previous_index_key: None }
+        Change {
+            revision: Revision(revision),
+            id: id(),
+            record,
+            previous_bytes: Some(1),
+            previous_revision: Some(Revision(0)),
+            previous_index_key: None,
+        }
     }
 
     #[test]

@@ -226,6 +226,7 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
             id,
             record,
             previous_bytes: current.map(Record::profile_len),
+            previous_revision: current.map(Record::revision),
             previous_index_key: current.and_then(Record::index_key),
         });
         revision

@@ -271,6 +271,7 @@ impl Store for MemoryStore {
                 id: id.clone(),
                 record: Some(record.clone()),
                 previous_bytes: None,
+                previous_revision: None,
                 previous_index_key: None,
             })
             .collect();

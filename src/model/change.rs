@@ -17,6 +17,8 @@ pub struct Change {
     pub record: Option<Record>,
     /// The size of the encoded profile before, in bytes; `None` when there was no profile.
     pub previous_bytes: Option<usize>,
+    /// The revision of the record before; `None` when there was no profile.
+    pub previous_revision: Option<Revision>,
     /// The index key before; `None` when there was no profile or it had no e-mail.
     pub previous_index_key: Option<IndexKey>,
 }

@@ -11,6 +11,7 @@
 //! | must be absent, is present / e-mail taken | `ALREADY_EXISTS` | `PROFILE_EXISTS` / `EMAIL_IN_USE` |
 //! | etag differs | `ABORTED` | `ETAG_MISMATCH` |
 //! | queue full | `RESOURCE_EXHAUSTED` + `RetryInfo` | `OVERLOADED` |
+//! | disk nearly full | `RESOURCE_EXHAUSTED` + `RetryInfo` | `DISK_LOW` |
 //! | draining, engine closed after a failed write | `UNAVAILABLE` + `RetryInfo` | `DRAINING`, `STORE_FAILED` |
 //! | checksum or format wrong | `DATA_LOSS` | `CORRUPT_RECORD` |
 //! | deadline | `DEADLINE_EXCEEDED` | `DEADLINE` |
@@ -37,6 +38,8 @@ pub const ERROR_DOMAIN: &str = "profilestore";
 const RETRY_WHEN_OVERLOADED: Duration = Duration::from_millis(100);
 /// How long a caller should wait for another server, or for this one's restart.
 const RETRY_WHEN_UNAVAILABLE: Duration = Duration::from_secs(1);
+/// How long a caller should wait before it repeats a write that met a full disk: room is made by people.
+const RETRY_WHEN_DISK_LOW: Duration = Duration::from_secs(10);
 /// The most bytes of violations in one status. They travel in a header, and clients refuse headers of more
 /// than 8 to 16 KiB: with all of a thousand bad ids the caller would see no error at all.
 const MAX_VIOLATION_BYTES: usize = 4096;
@@ -178,6 +181,10 @@ fn store_error(error: StoreError) -> Answer {
         StoreError::Overloaded => {
             Answer::new(Code::ResourceExhausted, "OVERLOADED", "too many calls are waiting; repeat a little later")
                 .retry_after(RETRY_WHEN_OVERLOADED)
+        }
+        StoreError::DiskLow => {
+            let message = "the server's disk is nearly full; writes are taken again when there is room";
+            Answer::new(Code::ResourceExhausted, "DISK_LOW", message).retry_after(RETRY_WHEN_DISK_LOW)
         }
         StoreError::Closed => Answer::new(Code::Unavailable, "DRAINING", "the server is shutting down")
             .retry_after(RETRY_WHEN_UNAVAILABLE),

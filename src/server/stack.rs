@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::settings::Settings;
 use crate::cache::{CacheOptions, CachedStore, HotCache};
 use crate::engine::EngineRules;
-use crate::engine::sled::{OpenError, QueueBounds, SledOptions, SledStore};
+use crate::engine::commit_log::Retention;
+use crate::engine::sled::{OpenError, QueueBounds, SledOptions, SledStore, SnapshotPolicy, SpaceBounds};
 use crate::store::Clock;
 
 /// The store that the server serves.
@@ -20,6 +21,18 @@ pub fn sled_options(settings: &Settings) -> SledOptions {
         queue: QueueBounds { commits: settings.store.queued_commits, bytes: settings.store.queued_bytes },
         running_scans: settings.store.running_scans,
         waiting_scans: settings.store.waiting_scans,
+        sync_timeout: settings.store.sync_timeout,
+        check_at_open: settings.store.check_at_open,
+        snapshots: SnapshotPolicy {
+            after_log_bytes: settings.store.snapshot_after_bytes,
+            retention: Retention { age: settings.store.log_keep_age, bytes: settings.store.log_keep_bytes },
+        },
+        // Whole segments go: where little is to be kept, they are small.
+        log_segment_bytes: (settings.store.snapshot_after_bytes / 16).clamp(64 * 1024, 64 * 1024 * 1024),
+        space: SpaceBounds {
+            min_free_bytes: settings.store.min_free_bytes,
+            ballast_bytes: settings.store.ballast_bytes,
+        },
         ..SledOptions::new(&settings.store.data_dir)
     }
 }

@@ -41,6 +41,9 @@ pub enum StoreError {
     /// Too much is waiting already. The call had no effect and may be repeated a little later.
     #[error("too many calls are waiting")]
     Overloaded,
+    /// The disk is nearly full. The call had no effect; writes are taken again when there is room.
+    #[error("the disk is nearly full")]
+    DiskLow,
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

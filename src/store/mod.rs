@@ -128,7 +128,8 @@ pub trait Store: Send + Sync + 'static {
     /// outcomes is [`Outcome::Repeated`](crate::model::Outcome::Repeated) with the profile as it now is, or without one
     /// where the write is a delete. With the same id and another fingerprint it fails with [`StoreError::RequestIdReused`].
     ///
-    /// When too much is queued the commit fails at once with [`StoreError::Overloaded`] and was not made.
+    /// When too much is queued the commit fails at once with [`StoreError::Overloaded`] and was not made. While the disk
+    /// is nearly full it fails with [`StoreError::DiskLow`] and was not made.
     fn commit(&self, commit: Commit) -> impl Future<Output = Result<Outcomes, StoreError>> + Send;
 
     /// The records of a scope, in its order, after a cursor. The page shows every commit that returned

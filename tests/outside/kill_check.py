@@ -1,10 +1,13 @@
 """kill -9 under load, again and again, with the oracle outside the server.
 
-Usage: kill_check.py [ROUNDS] [SEED]
+Usage: kill_check.py [ROUNDS] [SEED] [--damage]
+
+With --damage snapshots are made all the time, and after some kills sled's files are damaged as well: the server must build
+its state anew, and nothing that was acknowledged may be missing.
 """
 
+import argparse
 import random
-import sys
 import threading
 import time
 from collections import Counter
@@ -20,6 +23,9 @@ LOAD_SECONDS = (0.05, 0.6)
 # How often the server is killed once more while it opens its store.
 KILL_WHILE_OPENING = 0.2
 OPENING_SECONDS = (0.0, 0.06)
+# How often sled's files are damaged after a kill, with --damage.
+DAMAGE = 0.4
+MANY_SNAPSHOTS = "[store]\nsnapshot_after_bytes = 1048576\n"
 
 
 class Figures:
@@ -30,6 +36,7 @@ class Figures:
         self.acknowledged = 0
         self.in_flight_made = 0
         self.in_flight_not_made = 0
+        self.damaged = 0
 
 
 def load_until_killed(server: Server, writers: list[Writer], chance: random.Random) -> None:
@@ -62,6 +69,23 @@ def restart(server: Server, chance: random.Random, figures: Figures) -> None:
         server.kill()
         figures.kills_while_opening += 1
     server.start()
+
+
+def damage_state(server: Server, chance: random.Random) -> None:
+    """Makes sled's file wrong somewhere: a flipped bit, noise, zeros, or a missing end."""
+    path = server.data_dir / "sled" / "db"
+    content = bytearray(path.read_bytes())
+    used = len(content.rstrip(b"\0"))
+    at = chance.randrange(max(1, used))
+    what = chance.choice(["bit", "noise", "zeros", "end"])
+    if what == "bit":
+        content[at] ^= 1 << chance.randrange(8)
+    elif what == "end":
+        del content[at:]
+    else:
+        end = min(len(content), at + chance.randrange(1, 16384))
+        content[at:end] = chance.randbytes(end - at) if what == "noise" else bytes(end - at)
+    path.write_bytes(content)
 
 
 def check_writers(
@@ -107,17 +131,24 @@ def check_index(
 
 def main() -> None:
     """Rounds of load, kill, restart and check."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 50
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(2**32)
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("rounds", type=int, nargs="?", default=50)
+    arguments.add_argument("seed", type=int, nargs="?", default=random.randrange(2**32))
+    arguments.add_argument("--damage", action="store_true")
+    given = arguments.parse_args()
+    rounds, seed = given.rounds, given.seed
     print(f"seed {seed}", flush=True)
     chance = random.Random(seed)
-    checks = Checks("kill_check")
+    checks = Checks("kill_check" + (" --damage" if given.damage else ""))
     figures = Figures()
     started = time.monotonic()
-    with Server() as server:
+    with Server(config=MANY_SNAPSHOTS if given.damage else None) as server:
         writers = [Writer(number, seed) for number in range(WRITERS)]
         for number in range(1, rounds + 1):
             load_until_killed(server, writers, chance)
+            if given.damage and chance.random() < DAMAGE:
+                damage_state(server, chance)
+                figures.damaged += 1
             restart(server, chance, figures)
             with server.channel() as channel:
                 client = profiles(channel)
@@ -130,6 +161,11 @@ def main() -> None:
                 checks.section(f"{number} rounds, {len(records)} profiles, {checks.failed} failures")
         figures.acknowledged = sum(writer.acknowledged for writer in writers)
         checks.equal(server.stop(), 0, "exit code after SIGTERM")
+        rebuilt = server.log().count("state was built anew, whole")
+        snapshots = server.log().count("made a snapshot")
+    if given.damage:
+        checks.that(rebuilt > 0 and snapshots > 0, "states were built anew and snapshots made")
+        print(f"{figures.damaged} times damaged, {rebuilt} states built anew, {snapshots} snapshots")
     checks.that(figures.acknowledged > rounds, "the load wrote something")
     print(
         f"{rounds} kills under load, {figures.kills_while_opening} while opening; "

@@ -189,6 +189,16 @@ class Server:
         self._process = None
         return code
 
+    def wait(self, seconds: float) -> int:
+        """Waits until the server has ended by itself, and returns its exit code."""
+        assert self._process is not None, "the server was not started"
+        try:
+            code = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise self._failure(f"did not end by itself within {seconds:.0f} s") from None
+        self._process = None
+        return code
+
     def channel(self, compression: grpc.Compression = grpc.Compression.NoCompression) -> grpc.Channel:
         """A new connection to the server."""
         return grpc.insecure_channel(self.address, CHANNEL_OPTIONS, compression)

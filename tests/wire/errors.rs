@@ -73,6 +73,7 @@ async fn every_call(server: &TestServer) -> Vec<(&'static str, Status)> {
 async fn a_failure_of_the_store_has_its_code_in_every_call() {
     for (error, code, expected_reason, retry) in [
         (StoreError::Overloaded, Code::ResourceExhausted, "OVERLOADED", true),
+        (StoreError::DiskLow, Code::ResourceExhausted, "DISK_LOW", true),
         (StoreError::Closed, Code::Unavailable, "DRAINING", true),
         (StoreError::Failed { cause: "SECRET".into() }, Code::Unavailable, "STORE_FAILED", true),
         (StoreError::Corrupt(Corruption("SECRET".into())), Code::DataLoss, "CORRUPT_RECORD", false),

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::pb;
 use crate::engine::decision::Decided;
+use crate::engine::snapshot::SnapshotRow;
+use crate::engine::storage_pb as pb;
 use crate::model::{Change, CommitTime, IndexKey, ProfileId, Record, Revision};
 use crate::store::{RequestId, RequestMark};
 
@@ -36,6 +37,15 @@ impl LoggedGroup {
     /// The sequence number of the last change, or of the group itself when it has none.
     pub fn last_sequence(&self) -> u64 {
         self.first_sequence + sequence_numbers(self.changes.len()) - 1
+    }
+
+    /// What the group leaves of each profile that it changes, in order.
+    pub fn rows(&self) -> impl Iterator<Item = SnapshotRow> + '_ {
+        self.changes.iter().zip(self.first_sequence..).map(|(change, sequence)| SnapshotRow {
+            id: change.id.clone(),
+            revision: Revision(sequence),
+            record: change.record.clone(),
+        })
     }
 
     /// Reads a frame's payload. `None` when it is not a group.

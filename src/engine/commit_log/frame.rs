@@ -9,6 +9,8 @@
 //! payload. The salt is random and never leaves the file, so no caller can put bytes into a profile that
 //! look like a frame of this log: what looks like a good frame behind a torn one is one.
 
+use std::io::{self, Read};
+
 use crate::model::Incarnation;
 
 /// The length of a segment's header, in bytes.
@@ -98,6 +100,24 @@ pub fn frame_at(segment: &[u8], offset: usize, salt: u64) -> Option<&[u8]> {
     }
     let payload = frame.get(FRAME_OVERHEAD_BYTES..FRAME_OVERHEAD_BYTES + length as usize)?;
     (checksum(salt, length, payload) == u32_at(frame, 8)).then_some(payload)
+}
+
+/// Reads the next frame of a segment from a stream and leaves its payload in `buffer`. `false` at the end of the
+/// stream; an error of the kind `InvalidData` when what follows is not a good frame.
+pub fn read_frame(stream: &mut impl Read, salt: u64, buffer: &mut Vec<u8>) -> io::Result<bool> {
+    let mut head = [0; FRAME_OVERHEAD_BYTES];
+    if stream.read(&mut head[..1])? == 0 {
+        return Ok(false);
+    }
+    stream.read_exact(&mut head[1..])?;
+    let length = u32_at(&head, 4);
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a frame is damaged");
+    if &head[..4] != MARKER || length as usize > MAX_PAYLOAD_BYTES {
+        return Err(damaged());
+    }
+    buffer.resize(length as usize, 0);
+    stream.read_exact(buffer)?;
+    if checksum(salt, length, buffer) == u32_at(&head, 8) { Ok(true) } else { Err(damaged()) }
 }
 
 /// Whether a good frame begins anywhere at or behind `offset`.

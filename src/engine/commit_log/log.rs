@@ -9,12 +9,19 @@ use super::codec::{LoggedGroup, encode_group, sequence_numbers};
 use super::frame::{HEADER_BYTES, MAX_PAYLOAD_BYTES, SegmentHeader, VERSION, encode_frame};
 use super::segment::{self, SegmentEnd, SegmentError};
 use crate::engine::decision::Decided;
+use crate::engine::disk::Disk;
 use crate::engine::durable_file;
 use crate::model::{CommitTime, Incarnation};
 use crate::store::RequestMark;
 
-/// A segment that is longer than this gets a successor.
-const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// How a log is written.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// A segment that is longer than this gets a successor.
+    pub segment_bytes: u64,
+    /// What syncs it.
+    pub disk: Disk,
+}
 
 /// Why the log cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +49,14 @@ pub enum LogError<E = std::convert::Infallible> {
         /// Its size.
         bytes: usize,
     },
+    /// What the state behind the log needs next is no longer in it.
+    #[error("the commit log begins at {begins} but the state behind it ends at {applied}")]
+    BeginsLater {
+        /// The first sequence number of the log.
+        begins: u64,
+        /// What the state has applied.
+        applied: u64,
+    },
     /// The one who takes the groups failed.
     #[error("the commit log cannot be replayed: {0}")]
     Replay(E),
@@ -62,6 +77,8 @@ impl<E> LogError<E> {
 pub struct CommitLog {
     dir: PathBuf,
     incarnation: Incarnation,
+    options: LogOptions,
+    closed_cleanly: bool,
     file: File,
     /// The length of the current segment.
     segment_bytes: u64,
@@ -80,6 +97,7 @@ impl CommitLog {
     pub fn open<E>(
         dir: &Path,
         incarnation: Incarnation,
+        options: LogOptions,
         applied_sequence: u64,
         mut replay: impl FnMut(LoggedGroup) -> Result<(), E>,
     ) -> Result<Self, LogError<E>> {
@@ -100,9 +118,7 @@ impl CommitLog {
         let to_read = firsts.get(begin..).unwrap_or_default();
         let mut next_sequence = to_read.first().copied().unwrap_or(1);
         if next_sequence > applied_sequence + 1 {
-            return Err(LogError::Corrupt(format!(
-                "the commit log begins at {next_sequence} but the state behind it ends at {applied_sequence}"
-            )));
+            return Err(LogError::BeginsLater { begins: next_sequence, applied: applied_sequence });
         }
         let mut end = None;
         for (position, &first) in to_read.iter().enumerate() {
@@ -137,7 +153,19 @@ impl CommitLog {
         if close_mark.is_some() {
             close_mark::remove(dir).map_err(io)?;
         }
-        Self::open_end(dir, incarnation, next_sequence, end).map_err(io)
+        let (file, salt) = Self::open_end(dir, incarnation, next_sequence, end).map_err(io)?;
+        let segment_bytes = file.metadata().map_err(io)?.len();
+        Ok(Self {
+            dir: dir.to_owned(),
+            incarnation,
+            options,
+            closed_cleanly: close_mark.is_some(),
+            file,
+            segment_bytes,
+            salt,
+            next_sequence,
+            buffer: Vec::new(),
+        })
     }
 
     /// Opens the last segment for appending, after cutting off what is torn, or begins a new one.
@@ -146,26 +174,29 @@ impl CommitLog {
         incarnation: Incarnation,
         next_sequence: u64,
         end: Option<(PathBuf, SegmentEnd)>,
-    ) -> io::Result<Self> {
-        let (file, salt) = match end {
-            None => Self::create_segment(dir, incarnation, next_sequence)?,
+    ) -> io::Result<(File, u64)> {
+        match end {
+            None => Self::create_segment(dir, incarnation, next_sequence),
             Some((path, SegmentEnd::Unborn)) => {
                 fs::remove_file(&path)?;
                 durable_file::sync_dir(dir)?;
-                Self::create_segment(dir, incarnation, next_sequence)?
+                Self::create_segment(dir, incarnation, next_sequence)
             }
-            Some((path, SegmentEnd::Whole { salt })) => (OpenOptions::new().append(true).open(path)?, salt),
+            Some((path, SegmentEnd::Whole { salt })) => Ok((OpenOptions::new().append(true).open(path)?, salt)),
             Some((path, SegmentEnd::Torn { salt, good_bytes })) => {
                 let file = OpenOptions::new().append(true).open(&path)?;
                 let torn_bytes = file.metadata()?.len() - good_bytes;
                 tracing::warn!(torn_bytes, next_sequence, "cut off the torn end of the commit log");
                 file.set_len(good_bytes)?;
                 file.sync_all()?;
-                (file, salt)
+                Ok((file, salt))
             }
-        };
-        let segment_bytes = file.metadata()?.len();
-        Ok(Self { dir: dir.to_owned(), incarnation, file, segment_bytes, salt, next_sequence, buffer: Vec::new() })
+        }
+    }
+
+    /// Whether the log was closed in good order before it was opened.
+    pub fn was_closed_cleanly(&self) -> bool {
+        self.closed_cleanly
     }
 
     /// Whether the log in `dir` holds more than the headers of segments. A missing directory holds nothing.
@@ -236,7 +267,7 @@ impl CommitLog {
     }
 
     fn roll_segment_when_full(&mut self) -> io::Result<()> {
-        if self.segment_bytes > SEGMENT_BYTES {
+        if self.segment_bytes > self.options.segment_bytes.max(HEADER_BYTES as u64) {
             (self.file, self.salt) = Self::create_segment(&self.dir, self.incarnation, self.next_sequence)?;
             self.segment_bytes = HEADER_BYTES as u64;
         }
@@ -245,7 +276,7 @@ impl CommitLog {
 
     fn write_and_sync(&mut self) -> io::Result<()> {
         self.file.write_all(&self.buffer)?;
-        self.file.sync_data()?;
+        self.options.disk.sync(&self.file)?;
         self.segment_bytes += self.buffer.len() as u64;
         Ok(())
     }

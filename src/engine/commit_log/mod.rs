@@ -18,13 +18,11 @@ mod close_mark;
 mod codec;
 mod frame;
 mod log;
+mod range;
 mod segment;
+mod trim;
 
 pub use codec::{LoggedChange, LoggedGroup, sequence_numbers};
-pub use log::{CommitLog, LogError};
-
-mod pb {
-    //! The generated messages of `profilestore.storage.v1`.
-    #![allow(clippy::all, missing_docs)]
-    include!(concat!(env!("OUT_DIR"), "/storage/profilestore.storage.v1.rs"));
-}
+pub use log::{CommitLog, LogError, LogOptions};
+pub use range::read_range;
+pub use trim::{Retention, Trimmed, bytes_after, trim};

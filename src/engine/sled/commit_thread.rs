@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::committer::{Answer, CommitterParts, Message, Queued, Request, fail};
 use super::keys::Applied;
+use super::space::SpaceWatch;
 use super::tree::Tree;
+use super::watchdog::{Progress, Step};
 use crate::engine::EngineRules;
 use crate::engine::commit_log::{CommitLog, sequence_numbers};
 use crate::engine::decision::{Decided, GroupBasis, GroupDecision};
@@ -75,6 +78,11 @@ pub(super) struct CommitThread {
     rules: EngineRules,
     observer: Arc<dyn CommitObserver>,
     unflushed: Option<Unflushed>,
+    /// Up to where sled is flushed.
+    checkpoint: Arc<AtomicU64>,
+    space: SpaceWatch,
+    /// What the watchdog watches.
+    progress: Arc<Progress>,
 }
 
 /// Why the thread stops waiting.
@@ -91,6 +99,7 @@ impl CommitThread {
         queue: Receiver<Message>,
         queued: Arc<Queued>,
         state: watch::Sender<StoreState>,
+        progress: Arc<Progress>,
     ) -> Self {
         Self {
             queue,
@@ -109,6 +118,9 @@ impl CommitThread {
             rules: parts.rules,
             observer: parts.observer,
             unflushed: None,
+            checkpoint: parts.checkpoint,
+            space: parts.space,
+            progress,
         }
     }
 
@@ -202,6 +214,13 @@ impl CommitThread {
             group.iter().for_each(|request| self.queued.leave(request.size_bytes));
             return Ok(());
         }
+        if !self.space.has_room() {
+            for request in group {
+                self.queued.leave(request.size_bytes);
+                let _ = request.answer.send(Err(StoreError::DiskLow));
+            }
+            return Ok(());
+        }
         let time = self.rules.clock.now().max(self.applied.time);
         self.requests.forget_old(time);
         let group = self.decide(group, time)?;
@@ -264,10 +283,15 @@ impl CommitThread {
             Err(error) => return Err(error),
         };
         let log = self.log.as_mut().ok_or(StoreError::Closed)?;
-        let bytes = log.append(&group).map_err(|error| StoreError::Failed { cause: error.to_string() })?;
+        let appended = self.progress.during(Step::Append, || log.append(&group));
+        let bytes = appended.map_err(|error| StoreError::Failed { cause: error.to_string() })?;
+        if self.progress.hung().is_cancelled() {
+            // It came back after all, but the callers were told that the outcome is unknown, and it stays so.
+            return Err(StoreError::Failed { cause: "the disk came back too late".into() });
+        }
         self.observer.before_apply(changes);
         self.applying = true;
-        self.applied = self.tree.apply(prepared)?;
+        self.applied = self.progress.during(Step::Apply, || self.tree.apply(prepared))?;
         self.applying = false;
         self.observer.after_apply(changes);
         for request in group.requests {
@@ -281,7 +305,9 @@ impl CommitThread {
 
     fn flush(&mut self) -> Result<(), StoreError> {
         if self.unflushed.take().is_some() && !self.has_failed() {
-            self.tree.flush()?;
+            self.progress.during(Step::Flush, || self.tree.flush())?;
+            self.checkpoint.store(self.applied.sequence, Ordering::Release);
+            self.space.ask();
         }
         Ok(())
     }
@@ -289,7 +315,7 @@ impl CommitThread {
     /// Flushes sled and leaves the log's mark; after a failure nothing is touched any more.
     fn close(&mut self) -> Result<(), StoreError> {
         let Some(log) = self.log.take().filter(|_| !self.has_failed()) else { return Ok(()) };
-        self.tree.flush()?;
+        self.progress.during(Step::Flush, || self.tree.flush())?;
         log.close().map_err(|error| StoreError::Failed { cause: format!("closing the commit log: {error}") })
     }
 }

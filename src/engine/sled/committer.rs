@@ -6,16 +6,19 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::commit_thread::CommitThread;
 use super::keys::Applied;
+use super::space::SpaceWatch;
 use super::tree::Tree;
+use super::watchdog::{Progress, Watchdog};
 use crate::engine::EngineRules;
 use crate::engine::commit_log::CommitLog;
 use crate::engine::request_memory::RequestMemory;
@@ -66,6 +69,8 @@ pub struct Committer {
     /// Taken by whoever closes.
     thread: Mutex<Option<JoinHandle<()>>>,
     state: watch::Sender<StoreState>,
+    progress: Arc<Progress>,
+    watchdog: Watchdog,
 }
 
 /// What the thread works with.
@@ -86,17 +91,23 @@ pub struct CommitterParts {
     pub observer: Arc<dyn CommitObserver>,
     /// The file that says, at the next open, that sled may hold half a group.
     pub suspect_mark: PathBuf,
+    /// Up to where sled is flushed, for whoever trims the log.
+    pub checkpoint: Arc<AtomicU64>,
+    /// Whether there is room for writes.
+    pub space: SpaceWatch,
 }
 
 impl Committer {
     /// Starts the thread.
-    pub fn start(parts: CommitterParts, bounds: QueueBounds) -> std::io::Result<Self> {
+    pub fn start(parts: CommitterParts, bounds: QueueBounds, sync_timeout: Duration) -> std::io::Result<Self> {
         let (queue, requests) = sync_channel(bounds.commits);
         let state = watch::Sender::new(StoreState::Open);
         let queued = Arc::new(Queued::default());
-        let thread = CommitThread::new(parts, requests, queued.clone(), state.clone());
+        let progress = Arc::new(Progress::new());
+        let watchdog = Watchdog::start(progress.clone(), sync_timeout, state.clone())?;
+        let thread = CommitThread::new(parts, requests, queued.clone(), state.clone(), progress.clone());
         let thread = std::thread::Builder::new().name("committer".into()).spawn(move || thread.run())?;
-        Ok(Self { queue, queued, bounds, thread: Mutex::new(Some(thread)), state })
+        Ok(Self { queue, queued, bounds, thread: Mutex::new(Some(thread)), state, progress, watchdog })
     }
 
     /// Queues a commit and waits for its answer. Once queued it is made even if this future is dropped.
@@ -123,7 +134,12 @@ impl Committer {
                 TrySendError::Disconnected(_) => Err(self.why_closed()),
             };
         }
-        answered.await.unwrap_or_else(|_| Err(self.why_closed()))
+        tokio::select! {
+            biased;
+            answer = answered => answer.unwrap_or_else(|_| Err(self.why_closed())),
+            // The thread sits in the kernel and may never answer.
+            () = self.progress.hung().cancelled() => Err(self.why_closed()),
+        }
     }
 
     /// How many commits wait.
@@ -143,6 +159,10 @@ impl Committer {
 
     /// Makes what is queued, then ends the thread. Blocks. Returns whether the store had not failed before.
     pub fn close(&self) -> bool {
+        if self.progress.hung().is_cancelled() {
+            // The thread may never come back; it ends with the process.
+            return false;
+        }
         if let Some(thread) = self.thread.lock().take() {
             // An error means that the thread has ended already.
             let _ = self.queue.send(Message::Close);
@@ -150,6 +170,7 @@ impl Committer {
                 fail(&self.state, "the committer panicked".into());
             }
         }
+        self.watchdog.stop();
         let failed = matches!(*self.state.borrow(), StoreState::Failed { .. });
         if !failed {
             self.state.send_replace(StoreState::Closed);

@@ -13,14 +13,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::commit_log::CommitLog;
 use crate::engine::durable_file;
+use crate::engine::snapshot::SnapshotDir;
 use crate::model::{Canonicalization, Incarnation};
 
 /// The format that this version writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+///
+/// Format 2: the applied sequence has a digest beside it, which a reader of format 1 would take for damage. A
+/// directory of format 1 is raised when it is opened.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// A lock may still be held for a moment after its holder was killed.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 const LOCK_POLL: Duration = Duration::from_millis(50);
+
+/// How the states that were set aside are called, with a number behind.
+const SET_ASIDE: &str = "sled-set-aside-";
+/// How many of them are kept.
+const MAX_SET_ASIDE: usize = 2;
+/// Where a new state is built.
+const REBUILT: &str = "sled-rebuilt";
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +111,8 @@ pub struct DataDir {
     canonicalization: Canonicalization,
     reindexing: bool,
     incarnation: Incarnation,
-    is_new: bool,
+    /// `FORMAT` is there and of this version.
+    is_current: bool,
     /// Unlocked by the operating system when it is closed.
     _lock: File,
 }
@@ -118,7 +130,9 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(access("read")(error)),
         };
-        let is_new = format.is_none();
+        // Kept also when `FORMAT` is raised in the middle of a rebuild of the index.
+        let reindexing = format.as_ref().is_some_and(|(_, format)| format.reindexing);
+        let is_current = format.as_ref().is_some_and(|(_, format)| format.format == FORMAT_VERSION);
         let (incarnation, canonicalization) = match format {
             Some((incarnation, format)) if reindex => (incarnation, format.canonicalization),
             Some((_, format)) if format.reindexing => {
@@ -137,18 +151,22 @@ impl DataDir {
                 (Incarnation(rand::random()), wanted)
             }
         };
-        let this =
-            Self { path: path.to_owned(), canonicalization, reindexing: false, incarnation, is_new, _lock: lock };
+        let this = Self { path: path.to_owned(), canonicalization, reindexing, incarnation, is_current, _lock: lock };
         durable_file::create_dir(&this.commit_log()).map_err(access("written"))?;
+        if this.rebuilt_sled().exists() && !this.sled().exists() {
+            // A crash came between the two renames of a rebuild: the new state is whole.
+            fs::rename(this.rebuilt_sled(), this.sled()).map_err(access("written"))?;
+        }
         durable_file::create_dir(&this.sled()).map_err(access("written"))?;
         // A kill may have come between the creation of a directory and the sync of its entry.
         durable_file::sync_dir(path).map_err(access("written"))?;
         Ok(this)
     }
 
-    /// Declares a new directory fit for use. Called when everything else in it exists.
+    /// Declares a new directory fit for use, or one of an earlier format raised. Called when everything else in it
+    /// exists.
     pub fn finish_creation(&mut self) -> Result<(), DataDirError> {
-        if std::mem::take(&mut self.is_new) { self.write_format() } else { Ok(()) }
+        if std::mem::replace(&mut self.is_current, true) { Ok(()) } else { self.write_format() }
     }
 
     /// Records durably that the index is being rebuilt for these settings, or that it now follows them.
@@ -186,31 +204,74 @@ impl DataDir {
         self.path.join("sled-suspect")
     }
 
-    /// Sets sled's state aside if a failed write may have left half a group in it. The log brings it back.
-    pub fn set_suspect_state_aside(&self) -> Result<(), DataDirError> {
-        let mark = self.suspect_mark();
-        if !mark.exists() {
-            return Ok(());
+    /// What the mark says of sled's state, if there is one.
+    pub fn suspicion(&self) -> Result<Option<String>, DataDirError> {
+        match fs::read(self.suspect_mark()) {
+            Ok(reason) if reason.is_empty() => Ok(Some("a write had failed halfway".into())),
+            Ok(reason) => Ok(Some(String::from_utf8_lossy(&reason).into_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(DataDirError::Access { dir: self.path.clone(), action: "read", source }),
         }
-        let moved = (|| {
-            let mut number = 1;
-            let aside = loop {
-                let path = self.path.join(format!("sled-set-aside-{number}"));
-                if !path.exists() {
-                    break path;
-                }
-                number += 1;
-            };
+    }
+
+    /// Puts a state that was built anew, and is whole and durable, into the place of the damaged one, and sets that
+    /// aside; returns where. Of those set aside the newest two stay.
+    pub fn replace_state(&self) -> io::Result<Option<PathBuf>> {
+        let mut numbers = self.set_aside_numbers()?;
+        let was_there = fs::read_dir(self.sled())?.next().is_some();
+        let number = numbers.last().copied().unwrap_or(0) + 1;
+        let aside = self.set_aside(number);
+        if was_there {
             fs::rename(self.sled(), &aside)?;
-            durable_file::create_dir(&self.sled())?;
-            tracing::warn!(
-                aside = %aside.display(),
-                "a write had failed halfway: sled's state was set aside and is rebuilt from the commit log"
+            numbers.push(number);
+        } else {
+            fs::remove_dir(self.sled())?;
+        }
+        durable_file::sync_dir(&self.path)?;
+        fs::rename(self.rebuilt_sled(), self.sled())?;
+        durable_file::sync_dir(&self.path)?;
+        durable_file::remove_if_there(&self.suspect_mark())?;
+        durable_file::sync_dir(&self.path)?;
+        for number in numbers.iter().rev().skip(MAX_SET_ASIDE) {
+            let oldest = self.set_aside(*number);
+            tracing::error!(
+                dir = %oldest.display(),
+                "sled's state was damaged again and again: the oldest that was set aside is removed; check this machine's disk and memory"
             );
-            fs::remove_file(&mark)?;
-            durable_file::sync_dir(&self.path)
-        })();
-        moved.map_err(|source| DataDirError::Access { dir: self.path.clone(), action: "written", source })
+            fs::remove_dir_all(oldest)?;
+        }
+        Ok(was_there.then_some(aside))
+    }
+
+    fn set_aside(&self, number: u64) -> PathBuf {
+        self.path.join(format!("{SET_ASIDE}{number}"))
+    }
+
+    /// The numbers of the states that were set aside, ascending.
+    fn set_aside_numbers(&self) -> io::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(SET_ASIDE));
+            numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Where a new state is built.
+    pub fn rebuilt_sled(&self) -> PathBuf {
+        self.path.join(REBUILT)
+    }
+
+    /// The directory of snapshots.
+    pub fn snapshots(&self) -> SnapshotDir {
+        SnapshotDir::new(self.path.join("snapshots"))
+    }
+
+    /// An error of the operating system about the directory; `action` is what was tried.
+    pub fn access(&self, action: &'static str, source: io::Error) -> DataDirError {
+        DataDirError::Access { dir: self.path.clone(), action, source }
     }
 
     /// The directory itself.
@@ -264,14 +325,14 @@ fn remove_unfinished(dir: &Path) -> Result<(), DataDirError> {
     let access = |source| DataDirError::Access { dir: dir.to_owned(), action: "read", source };
     for entry in fs::read_dir(dir).map_err(access)? {
         let name = entry.map_err(access)?.file_name();
-        if !["LOCK", "FORMAT.tmp", "commit-log", "sled"].iter().any(|known| name == *known) {
+        if !["LOCK", "FORMAT.tmp", "commit-log", "sled", "snapshots", "ballast"].iter().any(|known| name == *known) {
             return Err(not_ours(format!("it has no FORMAT file but holds {}", name.to_string_lossy())));
         }
     }
     if CommitLog::has_frames(&dir.join("commit-log")).map_err(access)? {
         return Err(not_ours("it holds commits but has lost its FORMAT file".into()));
     }
-    for unfinished in ["commit-log", "sled"] {
+    for unfinished in ["commit-log", "sled", "snapshots"] {
         match fs::remove_dir_all(dir.join(unfinished)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(access(error)),
             _ => {}

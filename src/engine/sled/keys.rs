@@ -6,7 +6,7 @@
 //! "i" entry          → record                         (entry: index key 00 id)
 //! "d" domain key     → own count u64 | subtree count u64 | crc u32
 //! "m"                → applied sequence u64 | commit time i64 | profiles u64 | domains u64 | profile bytes u64
-//!                      | crc u32
+//!                      | digest of all ids and revisions u64 (from directory format 2 on) | crc u32
 //!
 //! record             = revision u64 | crc u32 | encoded Profile
 //! ```
@@ -19,6 +19,7 @@
 
 use bytes::Bytes;
 
+use crate::engine::digest::Digest;
 use crate::engine::entry::{push_entry, split_entry};
 use crate::model::{CommitTime, DomainKey, ProfileId, Record, Revision};
 use crate::store::Totals;
@@ -164,6 +165,9 @@ pub struct Applied {
     pub time: CommitTime,
     /// What the tree holds.
     pub totals: Totals,
+    /// The digest of all records ([`record_hash`](crate::engine::digest::record_hash)); `None` when a version of
+    /// format 1, which keeps none, wrote last.
+    pub digest: Option<Digest>,
 }
 
 impl Applied {
@@ -171,18 +175,25 @@ impl Applied {
     pub fn encode(&self) -> Vec<u8> {
         let Totals { profiles, domains, profile_bytes } = self.totals;
         let words = [self.sequence, self.time.unix_nanos() as u64, profiles, domains, profile_bytes];
-        seal(APPLIED, words.iter().flat_map(|word| word.to_le_bytes()).collect())
+        let words = words.into_iter().chain(self.digest.map(|digest| digest.0));
+        seal(APPLIED, words.flat_map(u64::to_le_bytes).collect())
     }
 
     /// Reads the value; `None` when it is damaged.
     pub fn decode(value: &[u8]) -> Option<Self> {
         let (words, []) = unseal(APPLIED, value)?.as_chunks::<8>() else { return None };
-        let [sequence, time, profiles, domains, profile_bytes] =
-            <[[u8; 8]; 5]>::try_from(words).ok()?.map(u64::from_le_bytes);
+        let (words, digest) = words.split_first_chunk::<5>()?;
+        let digest = match digest {
+            [] => None,
+            [digest] => Some(Digest(u64::from_le_bytes(*digest))),
+            _ => return None,
+        };
+        let [sequence, time, profiles, domains, profile_bytes] = words.map(u64::from_le_bytes);
         Some(Self {
             sequence,
             time: CommitTime::from_unix_nanos(time as i64),
             totals: Totals { profiles, domains, profile_bytes },
+            digest,
         })
     }
 }
@@ -238,8 +249,11 @@ mod tests {
     #[test]
     fn how_far_the_tree_has_come_is_read_back() {
         let totals = Totals { profiles: 3, domains: 2, profile_bytes: 900 };
-        let applied = Applied { sequence: 7, time: CommitTime::from_unix_nanos(-1), totals };
+        let applied = Applied { sequence: 7, time: CommitTime::from_unix_nanos(-1), totals, digest: None };
+        assert_eq!(Applied::decode(&applied.encode()), Some(applied), "as format 1 has it");
+        let applied = Applied { digest: Some(Digest(9)), ..applied };
         assert_eq!(Applied::decode(&applied.encode()), Some(applied));
+        refuses_every_damage(&applied.encode(), |damaged| Applied::decode(damaged).is_none());
         assert_eq!(Applied::decode(b""), None);
     }
 }

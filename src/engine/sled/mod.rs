@@ -7,21 +7,35 @@
 //! `commit_thread`.
 //!
 //! ```text
-//! data directory   LOCK   FORMAT   commit-log/   sled/
+//! data directory   LOCK   FORMAT   commit-log/   sled/   snapshots/   ballast
 //! ```
+//!
+//! Behind that: `maintenance` makes snapshots and trims the log, `rebuild` replaces a damaged sled by a snapshot and
+//! the log, `space` refuses writes before the disk is full, `watchdog` notices a disk that does not come back.
 
+mod check;
 mod commit_thread;
 mod committer;
 mod data_dir;
 mod keys;
+mod maintenance;
 mod open;
+mod pacer;
+mod rebuild;
 mod scan_pool;
+mod snapshotter;
+mod space;
+mod state;
 mod store;
 mod sync_hook;
 mod tree;
 mod verify;
+mod watchdog;
 
 pub use committer::QueueBounds;
 pub use data_dir::DataDirError;
-pub use open::{OpenError, SledOptions};
+pub use maintenance::SnapshotPolicy;
+pub use open::{CheckAtOpen, OpenError, SledOptions};
+pub use snapshotter::Snapshot;
+pub use space::SpaceBounds;
 pub use store::SledStore;

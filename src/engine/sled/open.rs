@@ -1,36 +1,40 @@
 //! Opening a data directory: lock, recovery, checks.
 //!
-//! The order is the recovery: take the lock; remove what a crash during sled's own start leaves, which would
-//! make sled refuse; open sled; check that its syncs are real; replay the log from where sled stopped.
+//! The order is the recovery: take the lock; give up the ballast if the disk is full; then `state.rs`: remove what a
+//! crash during sled's own start leaves, which would make sled refuse; open sled; check that its syncs are real;
+//! replay the log from where sled stopped; check the whole state if it may be damaged; if it is, `rebuild.rs`.
 
-use std::collections::HashMap;
-use std::fs::{self, File};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use super::committer::{Committer, CommitterParts, QueueBounds};
 use super::data_dir::{DataDir, DataDirError};
-use super::keys::{self, Applied};
-use super::sync_hook;
+use super::maintenance::{Maintenance, MaintenanceParts, SnapshotPolicy};
+use super::space::{Ballast, SpaceBounds, SpaceWatch};
+use super::state::{self, State};
 use super::tree::Tree;
-use crate::engine::EngineRules;
-use crate::engine::commit_log::{CommitLog, LogError, LoggedGroup};
-use crate::engine::decision::CurrentState;
+use crate::engine::commit_log::{LogError, LogOptions, Retention};
 use crate::engine::request_memory::{MAX_REMEMBERED, REMEMBERED_FOR, RequestMemory};
-use crate::model::{Canonicalization, Change, ProfileId, Record, Revision};
+use crate::engine::{Disk, EngineRules};
+use crate::model::Canonicalization;
 use crate::store::{CommitObserver, StoreError};
 
-/// Part of the stored format: sled refuses to open a directory with another one. With profiles of up to
-/// 16 KiB no item reaches a quarter of it, the size at which sled moves an item to a file it never syncs.
-const SLED_SEGMENT_BYTES: usize = 2 * 1024 * 1024;
-/// sled reclaims space only in its flusher thread.
-const SLED_FLUSH_EVERY_MS: u64 = 500;
-/// After a kill sled's own lock can still be held for a moment.
-const SLED_LOCK_PATIENCE: Duration = Duration::from_secs(3);
-const SLED_LOCK_POLL: Duration = Duration::from_millis(50);
+const GIB: u64 = 1024 * 1024 * 1024;
+
+/// When the whole state is checked while the store opens. It costs about as long as reading all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckAtOpen {
+    /// Always.
+    Always,
+    /// After the store was not closed in good order: sled can lose a damaged message at recovery without a word.
+    AfterCrash,
+    /// Never; only to get at what is left of a store.
+    Never,
+}
 
 /// How to open a store on disk.
 #[derive(Debug, Clone)]
@@ -49,12 +53,24 @@ pub struct SledOptions {
     pub running_scans: u32,
     /// How many scans may wait.
     pub waiting_scans: usize,
+    /// How long a sync or a flush may take until the store fails for a restart.
+    pub sync_timeout: Duration,
+    /// When the whole state is checked at open.
+    pub check_at_open: CheckAtOpen,
+    /// When snapshots are made and how much of the log is kept.
+    pub snapshots: SnapshotPolicy,
+    /// The room there should be on the disk.
+    pub space: SpaceBounds,
+    /// The length of a segment of the commit log.
+    pub log_segment_bytes: u64,
+    /// What syncs the log and says how much room there is.
+    pub disk: Disk,
     /// Open although the index was built with other settings, in order to rebuild it.
     pub reindex: bool,
 }
 
 impl SledOptions {
-    /// The defaults for a data directory.
+    /// The defaults for a data directory, without bounds on the disk's room.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -64,8 +80,21 @@ impl SledOptions {
             queue: QueueBounds { commits: 4096, bytes: 64 * 1024 * 1024 },
             running_scans: 4,
             waiting_scans: 1024,
+            sync_timeout: Duration::from_secs(30),
+            check_at_open: CheckAtOpen::AfterCrash,
+            snapshots: SnapshotPolicy {
+                after_log_bytes: GIB,
+                retention: Retention { age: Duration::from_secs(24 * 3600), bytes: GIB },
+            },
+            space: SpaceBounds::default(),
+            log_segment_bytes: 64 * 1024 * 1024,
+            disk: Disk::system(),
             reindex: false,
         }
+    }
+
+    pub(super) fn log_options(&self) -> LogOptions {
+        LogOptions { segment_bytes: self.log_segment_bytes, disk: self.disk.clone() }
     }
 }
 
@@ -83,6 +112,18 @@ pub enum OpenError {
         /// What it said.
         cause: String,
     },
+    /// sled's state is damaged, and nothing else gives a whole one.
+    #[error(
+        "the state in {dir} is damaged ({damage}) and cannot be built anew ({tried}); nothing was changed; restore the directory from a backup"
+    )]
+    CannotRebuild {
+        /// The data directory.
+        dir: PathBuf,
+        /// What is wrong with the state.
+        damage: String,
+        /// What was tried and why it did not work.
+        tried: String,
+    },
     /// sled's syncs do not reach the disk in this program.
     #[error(
         "sled's syncs do not go through profilestore's hook, so writes would not survive a power cut; this build must not be used"
@@ -98,7 +139,7 @@ pub enum OpenError {
     #[error("the state cannot be brought up to date: {0}")]
     Store(#[from] StoreError),
     /// A thread cannot be started.
-    #[error("the committer cannot be started: {0}")]
+    #[error("the store's threads cannot be started: {0}")]
     Thread(io::Error),
 }
 
@@ -107,39 +148,39 @@ pub(super) struct Opened {
     pub data_dir: DataDir,
     pub tree: Arc<Tree>,
     pub committer: Committer,
+    pub maintenance: Maintenance,
 }
 
 /// Opens a data directory. Blocks for as long as recovery takes.
 pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> Result<Opened, OpenError> {
     let started = Instant::now();
     let mut data_dir = DataDir::open(&options.path, options.canonicalization, options.reindex)?;
-    data_dir.set_suspect_state_aside()?;
-    let tree = open_tree(&data_dir.sled(), options.sled_cache_bytes)?;
-    check_sync_hook(&tree)?;
-    let mut applied = tree.applied()?;
-    let (applied_before, mut replayed_groups) = (applied.sequence, 0);
-    let log = CommitLog::open(&data_dir.commit_log(), data_dir.incarnation(), applied.sequence, |group| {
-        replayed_groups += 1;
-        replay(&tree, &mut applied, group)
-    })
-    .map_err(OpenError::Log)?;
-    if replayed_groups > 0 {
-        tree.flush()?;
-    }
+    let ballast = Ballast::new(data_dir.path(), options.disk.clone(), options.space);
+    ballast.release_if_needed().map_err(|source| data_dir.access("read", source))?;
+    data_dir.snapshots().prepare().map_err(|source| data_dir.access("written", source))?;
+    let State { tree, log, applied, replayed_groups, check_took } = state::open(&data_dir, options)?;
     data_dir.finish_creation()?;
+    if tree.applied()?.digest.is_none() {
+        // From here on versions of format 1 cannot read it.
+        tree.apply(tree.prepare(applied, &[], applied.sequence, applied.time)?)?;
+    }
     let mut requests = RequestMemory::default();
     let since = options.rules.clock.now().max(applied.time).saturating_sub(REMEMBERED_FOR);
     for (request, time) in log.recent_requests(since, MAX_REMEMBERED).map_err(OpenError::RecentRequests)? {
         requests.remember(request, time);
     }
+    if let Err(error) = ballast.take() {
+        tracing::warn!(%error, "there is no ballast: a full disk could keep the store from opening");
+    }
     tracing::info!(
         profiles = applied.totals.profiles,
         sequence = applied.sequence,
-        replayed_changes = applied.sequence - applied_before,
         replayed_groups,
+        check_ms = check_took.map(|took| took.as_millis() as u64),
         elapsed_ms = started.elapsed().as_millis() as u64,
         "opened the store"
     );
+    let checkpoint = Arc::new(AtomicU64::new(applied.sequence));
     let parts = CommitterParts {
         log,
         tree: tree.clone(),
@@ -149,91 +190,25 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         rules: options.rules.clone(),
         observer,
         suspect_mark: data_dir.suspect_mark(),
+        checkpoint: checkpoint.clone(),
+        space: SpaceWatch::new(ballast.clone()),
     };
-    let committer = Committer::start(parts, options.queue).map_err(OpenError::Thread)?;
-    Ok(Opened { data_dir, tree, committer })
-}
-
-fn open_tree(dir: &Path, cache_bytes: u64) -> Result<Arc<Tree>, OpenError> {
-    let failed = |cause: String| OpenError::Sled { dir: dir.to_owned(), cause };
-    remove_half_made_snapshots(dir).map_err(|error| failed(error.to_string()))?;
-    let config = ::sled::Config::new()
-        .path(dir)
-        .cache_capacity(cache_bytes)
-        .segment_size(SLED_SEGMENT_BYTES)
-        .flush_every_ms(Some(SLED_FLUSH_EVERY_MS));
-    let deadline = Instant::now() + SLED_LOCK_PATIENCE;
-    let db = loop {
-        // sled panics on some damaged files.
-        match catch_unwind(AssertUnwindSafe(|| config.open())) {
-            Ok(Ok(db)) => break db,
-            Ok(Err(::sled::Error::Io(error))) if is_lock_conflict(&error) && Instant::now() < deadline => {
-                std::thread::sleep(SLED_LOCK_POLL);
-            }
-            Ok(Err(error)) => return Err(failed(error.to_string())),
-            Err(_) => return Err(failed("sled panicked while it opened its files".into())),
-        }
-    };
-    // sled syncs neither its configuration nor its directory.
-    sync_files(dir).map_err(|error| failed(error.to_string()))?;
-    Ok(Arc::new(Tree::new(db)))
-}
-
-fn is_lock_conflict(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
-}
-
-/// A crash while sled opens can leave such a file, and sled then refuses to open ever again.
-fn remove_half_made_snapshots(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
-            tracing::warn!("removed a snapshot that sled had not finished when it was stopped");
-            fs::remove_file(&path)?;
-        }
-    }
-    Ok(())
-}
-
-fn sync_files(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.is_file() {
-            File::open(path)?.sync_all()?;
-        }
-    }
-    File::open(dir)?.sync_all()
-}
-
-fn check_sync_hook(tree: &Tree) -> Result<(), OpenError> {
-    let before = sync_hook::sync_count();
-    let mark: u64 = rand::random();
-    tree.db().insert(keys::SYNC_CHECK, &mark.to_le_bytes()).map_err(super::tree::sled_error)?;
-    tree.flush()?;
-    if sync_hook::sync_count() > before { Ok(()) } else { Err(OpenError::SyncHookMissing) }
-}
-
-/// Applies a group of the log that the tree has not seen.
-fn replay(tree: &Tree, applied: &mut Applied, group: LoggedGroup) -> Result<(), StoreError> {
-    // What the group itself has changed so far, by id.
-    let mut pending: HashMap<ProfileId, Option<Record>> = HashMap::new();
-    let sequence = group.last_sequence();
-    let mut changes = Vec::with_capacity(group.changes.len());
-    for (logged, sequence) in group.changes.into_iter().zip(group.first_sequence..) {
-        let current = match pending.get(&logged.id) {
-            Some(record) => record.clone(),
-            None => tree.record(&logged.id)?,
-        };
-        pending.insert(logged.id.clone(), logged.record.clone());
-        changes.push(Change {
-            revision: Revision(sequence),
-            id: logged.id,
-            record: logged.record,
-            previous_bytes: current.as_ref().map(Record::profile_len),
-            previous_index_key: current.as_ref().and_then(Record::index_key),
-        });
-    }
-    *applied = tree.apply(tree.prepare(*applied, &changes, sequence, group.time)?)?;
-    Ok(())
+    let committer = Committer::start(parts, options.queue, options.sync_timeout).map_err(OpenError::Thread)?;
+    let maintenance = Maintenance::start(MaintenanceParts {
+        tree: tree.clone(),
+        commit_log: data_dir.commit_log(),
+        snapshots: data_dir.snapshots(),
+        suspect_mark: data_dir.suspect_mark(),
+        incarnation: data_dir.incarnation(),
+        canonicalization: options.canonicalization,
+        // While the index is being rebuilt a snapshot would be of two settings.
+        snapshots_due: !options.reindex,
+        policy: options.snapshots,
+        clock: options.rules.clock.clone(),
+        ballast,
+        checkpoint,
+        state: committer.state().clone(),
+    })
+    .map_err(OpenError::Thread)?;
+    Ok(Opened { data_dir, tree, committer, maintenance })
 }

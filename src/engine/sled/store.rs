@@ -8,8 +8,10 @@ use tokio::sync::watch;
 
 use super::committer::Committer;
 use super::data_dir::DataDir;
+use super::maintenance::Maintenance;
 use super::open::{self, OpenError, SledOptions};
 use super::scan_pool::{Cancelled, ScanPool};
+use super::snapshotter::Snapshot;
 use super::tree::Tree;
 use super::verify;
 use crate::engine::decision::CurrentState;
@@ -37,6 +39,7 @@ pub struct SledStore {
     /// Guards the tree against being closed during a look-up. `None` after the close.
     tree: RwLock<Option<Arc<Tree>>>,
     committer: Arc<Committer>,
+    maintenance: Arc<Maintenance>,
     scans: ScanPool,
     /// The lock on the directory; given up at the close.
     data_dir: Mutex<Option<DataDir>>,
@@ -53,9 +56,15 @@ impl SledStore {
         Ok(Self {
             tree: RwLock::new(Some(opened.tree)),
             committer: Arc::new(opened.committer),
+            maintenance: Arc::new(opened.maintenance),
             scans,
             data_dir: Mutex::new(Some(opened.data_dir)),
         })
+    }
+
+    /// Makes a snapshot now, however short the log is, and trims the log behind it.
+    pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        self.maintenance.snapshot().await
     }
 
     /// Rebuilds every index key by other settings and records them in the data directory. The store must have
@@ -211,8 +220,12 @@ impl Store for SledStore {
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        let committer = self.committer.clone();
-        let closing = tokio::task::spawn_blocking(move || committer.close()).await;
+        let (committer, maintenance) = (self.committer.clone(), self.maintenance.clone());
+        let closing = tokio::task::spawn_blocking(move || {
+            maintenance.stop();
+            committer.close()
+        })
+        .await;
         self.scans.close().await;
         let tree = self.tree.write().take();
         let data_dir = self.data_dir.lock().take();
@@ -238,6 +251,7 @@ impl Store for SledStore {
 impl Drop for SledStore {
     /// A store that was not closed still makes what was accepted and lets go of its files.
     fn drop(&mut self) {
+        self.maintenance.stop();
         if !self.committer.close() {
             std::mem::forget(self.tree.get_mut().take());
         }

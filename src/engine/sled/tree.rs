@@ -68,8 +68,11 @@ impl Tree {
         time: CommitTime,
     ) -> Result<Prepared, StoreError> {
         let mut batch = ::sled::Batch::default();
-        let mut totals = applied.totals;
+        let Applied { mut totals, mut digest, .. } = applied;
         for change in changes {
+            if let Some(digest) = &mut digest {
+                digest.follow(change);
+            }
             let id_key = keys::id_key(&change.id);
             let moves = change.moves_index_key();
             if let Some(before) = change.previous_index_key.as_ref().filter(|_| moves || change.record.is_none()) {
@@ -116,7 +119,7 @@ impl Tree {
                 batch.insert(key, value);
             }
         }
-        let applied = Applied { sequence, time, totals };
+        let applied = Applied { sequence, time, totals, digest };
         batch.insert(keys::APPLIED, applied.encode());
         Ok(Prepared { batch, applied })
     }
@@ -337,16 +340,28 @@ fn damaged(what: &str) -> StoreError {
     StoreError::Corrupt(Corruption(format!("{what} is damaged")))
 }
 
+/// Whether an error of sled says that its files are damaged, and not that the machine refuses something.
+pub fn is_damage(error: &::sled::Error) -> bool {
+    use std::io::ErrorKind;
+    match error {
+        ::sled::Error::Io(error) => matches!(
+            error.kind(),
+            ErrorKind::UnexpectedEof
+                | ErrorKind::InvalidData
+                | ErrorKind::InvalidInput
+                | ErrorKind::NotFound
+                | ErrorKind::Other
+        ),
+        _ => true,
+    }
+}
+
 /// What an error of sled means to those above. Its text may hold keys, so only its kind is passed on.
 pub fn sled_error(error: ::sled::Error) -> StoreError {
-    let cause = match error {
-        ::sled::Error::Corruption { .. } => {
-            return StoreError::Corrupt(Corruption("sled found a damaged page".into()));
-        }
-        ::sled::Error::Io(error) => error.to_string(),
-        ::sled::Error::CollectionNotFound(_) => "collection not found".to_owned(),
-        ::sled::Error::Unsupported(what) | ::sled::Error::ReportableBug(what) => what,
-    };
+    if is_damage(&error) {
+        return StoreError::Corrupt(Corruption("sled found its files damaged".into()));
+    }
+    let cause = error.to_string();
     tracing::error!(cause, "sled failed");
     StoreError::Failed { cause: format!("sled: {cause}") }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use super::check;
 use super::keys::{self, AtId, Counters};
 use super::scan_pool::Cancelled;
 use super::tree::Tree;
@@ -21,6 +22,12 @@ pub fn verify(tree: &Tree, cancelled: &Cancelled) -> Result<VerifyReport, StoreE
     let stored = tree.applied()?.totals;
     if stored != found {
         report.add(format!("the totals are {stored:?} but the records add up to {found:?}"));
+    }
+    if report.problems.is_empty()
+        && let Err(StoreError::Corrupt(what)) = check::check(tree, &tree.applied()?)
+    {
+        // What the passes above cannot see: a record that fell back to an older version.
+        report.add(what.0);
     }
     Ok(report)
 }

@@ -1,0 +1,257 @@
+//! The one background thread: makes snapshots and trims the log, at a pace that leaves the machine to others.
+//!
+//! It looks at the log's directory every few seconds and costs a commit nothing. A snapshot is due when the log
+//! since the last one is longer than the live data and than a bound. A log segment goes when it is past retention,
+//! flushed into sled, and covered by the newest snapshot that this process has made or read through.
+//!
+//! A state that turns out damaged while it is copied is marked, and the store fails: the next open rebuilds it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+
+use super::committer::fail;
+
+use super::pacer::{Pacer, Stopper};
+use super::snapshotter::{self, Snapshot, SnapshotFailure, Source};
+use super::space::Ballast;
+use super::tree::Tree;
+use crate::engine::commit_log::{Retention, bytes_after, trim};
+use crate::engine::durable_file;
+use crate::engine::snapshot::SnapshotDir;
+use crate::model::{Canonicalization, Incarnation};
+use crate::store::{Clock, StoreError, StoreState};
+
+/// How often it looks whether there is something to do.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// After a snapshot has failed it waits, twice as long each time.
+const FIRST_WAIT: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// When snapshots are made and how much of the log is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotPolicy {
+    /// A snapshot is due when the log since the last one has more bytes than this, and more than the live data.
+    pub after_log_bytes: u64,
+    /// What is kept of the log behind the newest snapshot.
+    pub retention: Retention,
+}
+
+/// What the thread works with.
+pub struct MaintenanceParts {
+    pub tree: Arc<Tree>,
+    pub commit_log: PathBuf,
+    pub snapshots: SnapshotDir,
+    pub suspect_mark: PathBuf,
+    pub incarnation: Incarnation,
+    pub canonicalization: Canonicalization,
+    pub policy: SnapshotPolicy,
+    pub clock: Clock,
+    /// Whether snapshots are made.
+    pub snapshots_due: bool,
+    pub ballast: Ballast,
+    /// Up to where sled is flushed; the committer moves it.
+    pub checkpoint: Arc<AtomicU64>,
+    pub state: watch::Sender<StoreState>,
+}
+
+enum Message {
+    Snapshot(oneshot::Sender<Result<Snapshot, StoreError>>),
+    Stop,
+}
+
+/// The handle of the thread.
+pub struct Maintenance {
+    messages: SyncSender<Message>,
+    stopper: Stopper,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Maintenance {
+    /// Starts the thread.
+    pub fn start(parts: MaintenanceParts) -> std::io::Result<Self> {
+        let (messages, received) = sync_channel(1);
+        let stopper = Stopper::default();
+        let thread =
+            Thread { parts, stopper: stopper.clone(), proven: None, failures: 0, not_before: Instant::now() };
+        let thread = std::thread::Builder::new().name("maintenance".into()).spawn(move || thread.run(&received))?;
+        Ok(Self { messages, stopper, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Makes a snapshot now and trims the log behind it.
+    pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.messages.try_send(Message::Snapshot(answer)).map_err(|error| match error {
+            TrySendError::Full(_) => StoreError::Overloaded,
+            TrySendError::Disconnected(_) => StoreError::Closed,
+        })?;
+        answered.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Ends the thread; a snapshot in the making is given up. Blocks for milliseconds.
+    pub fn stop(&self) {
+        self.stopper.stop();
+        // If the queue is full the thread wakes up all the same.
+        let _ = self.messages.try_send(Message::Stop);
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the maintenance thread panicked");
+        }
+    }
+}
+
+struct Thread {
+    parts: MaintenanceParts,
+    stopper: Stopper,
+    /// The newest snapshot that this process has made or read through. `None`: not looked yet.
+    proven: Option<u64>,
+    failures: u32,
+    not_before: Instant,
+}
+
+impl Thread {
+    fn run(mut self, messages: &Receiver<Message>) {
+        // The first look is at once: a process that is stopped and started often must come to its snapshots too.
+        let mut wait = Duration::ZERO;
+        while self.stopper.check().is_ok() {
+            match messages.recv_timeout(std::mem::replace(&mut wait, INTERVAL)) {
+                Ok(Message::Snapshot(answer)) => {
+                    let made = self.snapshot(self.failures > 0).map_err(|failure| match failure {
+                        SnapshotFailure::Stopped => StoreError::Closed,
+                        other => StoreError::Failed { cause: format!("no snapshot could be made: {other}") },
+                    });
+                    self.trim();
+                    let _ = answer.send(made);
+                }
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => self.look(),
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        if matches!(*self.parts.state.borrow(), StoreState::Failed { .. }) {
+            return;
+        }
+        if let Err(error) = self.parts.ballast.take() {
+            tracing::debug!(%error, "the ballast could not be taken");
+        }
+        match self.is_due() {
+            Ok(true) if Instant::now() >= self.not_before => {
+                // A second attempt hurries, since the first may have failed because too much changed meanwhile.
+                let _ = self.snapshot(self.failures > 0);
+            }
+            Ok(_) | Err(SnapshotFailure::Stopped) => {}
+            Err(error) => tracing::warn!(%error, "whether a snapshot is due cannot be said"),
+        }
+        self.trim();
+    }
+
+    /// Whether the log since the newest good snapshot has become long.
+    fn is_due(&mut self) -> Result<bool, SnapshotFailure> {
+        if !self.parts.snapshots_due {
+            return Ok(false);
+        }
+        let live_bytes = self.parts.tree.applied()?.totals.profile_bytes;
+        let bound = self.parts.policy.after_log_bytes.max(live_bytes);
+        let newest_good = self.newest_good()?;
+        Ok(bytes_after(&self.parts.commit_log, newest_good)? > bound)
+    }
+
+    /// The sequence of the newest good snapshot; 0 without one. Reads through one of an earlier run before it counts.
+    fn newest_good(&mut self) -> Result<u64, SnapshotFailure> {
+        if let Some(proven) = self.proven {
+            return Ok(proven);
+        }
+        let mut pacer = Pacer::new(self.stopper.clone(), false);
+        while let Some(newest) = self.parts.snapshots.list()?.pop() {
+            match snapshotter::is_good(&self.parts.snapshots, newest, &mut pacer) {
+                Ok(()) => {
+                    self.proven = Some(newest);
+                    return Ok(newest);
+                }
+                Err(SnapshotFailure::File(error)) => {
+                    tracing::error!(sequence = newest, %error, "a snapshot can no longer be used; it was set aside");
+                    self.parts.snapshots.set_aside(newest)?;
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        self.proven = Some(0);
+        Ok(0)
+    }
+
+    fn snapshot(&mut self, hurry: bool) -> Result<Snapshot, SnapshotFailure> {
+        let source = Source {
+            tree: &self.parts.tree,
+            commit_log: self.parts.commit_log.clone(),
+            incarnation: self.parts.incarnation,
+            canonicalization: self.parts.canonicalization,
+        };
+        let mut pacer = Pacer::new(self.stopper.clone(), hurry);
+        // sled panics on some damaged pages.
+        let making = AssertUnwindSafe(|| {
+            self.ensure_room()?;
+            snapshotter::make(&source, &self.parts.snapshots, &mut pacer)
+        });
+        let panicked = |_| Err(SnapshotFailure::Damaged("sled panicked while it was read".into()));
+        let made = catch_unwind(making).unwrap_or_else(panicked);
+        match &made {
+            Ok(Snapshot { sequence, profiles, bytes, took }) => {
+                tracing::info!(sequence, profiles, bytes, elapsed_ms = took.as_millis() as u64, "made a snapshot");
+                self.proven = Some(*sequence);
+                self.failures = 0;
+            }
+            Err(SnapshotFailure::Stopped) => {}
+            Err(SnapshotFailure::Damaged(what)) => {
+                let _ = durable_file::replace(&self.parts.suspect_mark, what.as_bytes());
+                fail(&self.parts.state, format!("sled's state is damaged: {what}; a restart rebuilds it"));
+            }
+            Err(error) => {
+                let wait = FIRST_WAIT.saturating_mul(1 << self.failures.min(16)).min(LONGEST_WAIT);
+                tracing::warn!(%error, wait_s = wait.as_secs(), "no snapshot could be made");
+                self.failures += 1;
+                self.not_before = Instant::now() + wait;
+            }
+        }
+        made
+    }
+
+    /// A snapshot must not be what fills the disk.
+    fn ensure_room(&self) -> Result<(), SnapshotFailure> {
+        let live_bytes = self.parts.tree.applied()?.totals.profile_bytes;
+        if self.parts.ballast.leaves_room_for(live_bytes + live_bytes / 4)? {
+            Ok(())
+        } else {
+            Err(SnapshotFailure::NoRoom)
+        }
+    }
+
+    fn trim(&mut self) {
+        // Positions from which somebody may have to read on. Followers of the log will add theirs here.
+        let needed_after = [self.proven.unwrap_or(0), self.parts.checkpoint.load(Ordering::Acquire)];
+        let needed_after = needed_after.into_iter().min().unwrap_or(0);
+        if needed_after == 0 {
+            return;
+        }
+        let MaintenanceParts { commit_log, incarnation, policy, clock, .. } = &self.parts;
+        match trim(commit_log, *incarnation, needed_after, policy.retention, clock.now()) {
+            Ok(trimmed) if trimmed.segments > 0 => tracing::info!(
+                segments = trimmed.segments,
+                bytes = trimmed.bytes,
+                first_sequence = trimmed.first_sequence,
+                "trimmed the commit log"
+            ),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the commit log could not be trimmed"),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Builds sled's state anew from the newest snapshot that is whole and the log behind it.
+//!
+//! The new state is built beside the old one, flushed, and compared with the totals and the digest of the snapshot;
+//! only then it takes the old one's place, and the old one is set aside. If no snapshot with the log behind it, nor the
+//! log alone, gives a whole state, nothing has been changed and the store is refused.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::data_dir::{DataDir, DataDirError};
+use super::keys::Applied;
+use super::open::{OpenError, SledOptions};
+use super::state::{Trouble, apply_rows, guarded, open_log, open_tree};
+use super::tree::Tree;
+use crate::engine::durable_file;
+use crate::engine::snapshot::{SnapshotError, SnapshotReader, SnapshotRow};
+use crate::store::{Corruption, StoreError};
+
+/// How many records and bytes are applied at once; larger batches break sled's reclaim of memory and space.
+const BATCH_RECORDS: usize = 100;
+const BATCH_BYTES: usize = 128 * 1024;
+
+/// What was built.
+struct Built {
+    applied: Applied,
+    replayed_groups: u64,
+}
+
+/// Replaces the state in the data directory. `damage` says what is wrong with the present one.
+pub(super) fn rebuild(data_dir: &DataDir, options: &SledOptions, damage: &str) -> Result<(), OpenError> {
+    let started = Instant::now();
+    tracing::error!(damage, "sled's state cannot be used; it is built anew from a snapshot and the commit log");
+    let access = |source| DataDirError::Access { dir: data_dir.path().to_owned(), action: "written", source };
+    let snapshots = data_dir.snapshots();
+    let newest_first = snapshots.list().map_err(access)?.into_iter().rev().map(Some);
+    let mut tried = Vec::new();
+    for sequence in newest_first.chain([None]) {
+        let from = sequence.map_or("the log alone".to_owned(), |sequence| format!("the snapshot of {sequence}"));
+        match build(data_dir, options, sequence) {
+            Ok(Built { applied, replayed_groups }) => {
+                let aside = data_dir.replace_state().map_err(access)?;
+                tracing::warn!(
+                    damage,
+                    from,
+                    replayed_groups,
+                    sequence = applied.sequence,
+                    profiles = applied.totals.profiles,
+                    set_aside = aside.map(|aside| aside.display().to_string()),
+                    elapsed_ms = started.elapsed().as_millis() as u64,
+                    "sled's state was built anew, whole, and the damaged one was set aside"
+                );
+                return Ok(());
+            }
+            Err(Trouble::Damaged(why)) => tried.push(format!("{from}: {why}")),
+            Err(Trouble::Refused(error)) => tried.push(format!("{from}: {error}")),
+        }
+    }
+    // Worth nothing; if it stays, the next attempt removes it.
+    let _ = fs::remove_dir_all(data_dir.rebuilt_sled());
+    Err(OpenError::CannotRebuild {
+        dir: data_dir.path().to_owned(),
+        damage: damage.to_owned(),
+        tried: tried.join("; "),
+    })
+}
+
+/// Builds the state beside the present one, durably, and lets go of it.
+fn build(data_dir: &DataDir, options: &SledOptions, snapshot: Option<u64>) -> Result<Built, Trouble> {
+    let dir = data_dir.rebuilt_sled();
+    let access = |source| DataDirError::Access { dir: dir.clone(), action: "written", source };
+    if dir.exists() {
+        fs::remove_dir_all(&dir).map_err(access)?;
+    }
+    durable_file::create_dir(&dir).map_err(access)?;
+    let tree = open_tree(&dir, options.sled_cache_bytes)?;
+    let built = guarded(|| {
+        let mut applied = Applied { digest: Some(Default::default()), ..Applied::default() };
+        if let Some(sequence) = snapshot {
+            applied = load(data_dir, &tree, sequence)?;
+        }
+        let mut replayed_groups = 0;
+        drop(open_log(data_dir, options, &tree, &mut applied, &mut replayed_groups)?);
+        tree.flush()?;
+        Ok(Built { applied, replayed_groups })
+    });
+    let closed = catch_unwind(AssertUnwindSafe(|| drop(tree)));
+    let built = built?;
+    if closed.is_err() {
+        return Err(Trouble::Damaged("sled panicked when it closed it".into()));
+    }
+    durable_file::sync_dir_and_files(&dir).map_err(access)?;
+    Ok(built)
+}
+
+/// Loads a snapshot into an empty tree.
+fn load(data_dir: &DataDir, tree: &Arc<Tree>, sequence: u64) -> Result<Applied, Trouble> {
+    let of_snapshot = |error: SnapshotError| Trouble::Damaged(error.to_string());
+    let path: &Path = &data_dir.snapshots().snapshot(sequence);
+    let mut reader = SnapshotReader::open(path).map_err(of_snapshot)?;
+    if reader.header().incarnation != data_dir.incarnation() {
+        return Err(Trouble::Damaged("it belongs to another store".into()));
+    }
+    let mut applied = Applied { digest: Some(Default::default()), ..Applied::default() };
+    let mut batch: Vec<SnapshotRow> = Vec::new();
+    let mut batch_bytes = 0;
+    while let Some(rows) = reader.next_block().map_err(of_snapshot)? {
+        for row in rows {
+            batch_bytes += row.record.as_ref().map_or(0, |record| record.stored_bytes().len());
+            batch.push(row);
+            if batch.len() >= BATCH_RECORDS || batch_bytes >= BATCH_BYTES {
+                // Not the snapshot's sequence yet, which would call an interrupted load whole.
+                apply_rows(tree, &mut applied, batch.drain(..), 0, Default::default())?;
+                batch_bytes = 0;
+            }
+        }
+    }
+    let Some(end) = reader.end().filter(|end| end.sequence == sequence) else {
+        return Err(Trouble::Damaged("its name is not its sequence".into()));
+    };
+    apply_rows(tree, &mut applied, batch.drain(..), end.sequence, end.time)?;
+    if applied.totals != end.totals || applied.digest != Some(end.digest) {
+        return Err(StoreError::Corrupt(Corruption("it does not hold what it says it holds".into())).into());
+    }
+    tree.flush()?;
+    Ok(applied)
+}

@@ -1,0 +1,111 @@
+//! Notices when the disk does not come back.
+//!
+//! A sync that hangs cannot be waited out: the committer sits in the kernel, and all writers behind it. A thread of
+//! its own sees it, fails the store, and lets the waiting callers go, so that the process can end and be restarted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::committer::fail;
+use super::pacer::Stopper;
+use crate::store::StoreState;
+
+/// What the committer can be at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Appending to the log and syncing it.
+    Append,
+    /// Applying a batch to sled.
+    Apply,
+    /// Flushing sled.
+    Flush,
+}
+
+const STEPS: [&str; 3] = ["a sync of the commit log", "a batch of sled", "a flush of sled"];
+
+/// What the committer is at, and since when.
+#[derive(Debug)]
+pub struct Progress {
+    base: Instant,
+    /// Milliseconds after `base`, plus one; 0: at nothing that can hang.
+    since: AtomicU64,
+    step: AtomicUsize,
+    /// Cancelled when it has hung for too long.
+    hung: CancellationToken,
+}
+
+impl Progress {
+    /// At nothing.
+    pub fn new() -> Self {
+        Self {
+            base: Instant::now(),
+            since: AtomicU64::new(0),
+            step: AtomicUsize::new(0),
+            hung: CancellationToken::new(),
+        }
+    }
+
+    /// Does a step under watch.
+    pub fn during<T>(&self, step: Step, work: impl FnOnce() -> T) -> T {
+        self.step.store(step as usize, Ordering::Relaxed);
+        self.since.store(self.base.elapsed().as_millis() as u64 + 1, Ordering::Release);
+        let done = work();
+        self.since.store(0, Ordering::Release);
+        done
+    }
+
+    /// Cancelled when the committer has hung for too long, and never comes back as far as its callers are concerned.
+    pub fn hung(&self) -> &CancellationToken {
+        &self.hung
+    }
+
+    fn hanging_for(&self) -> Option<Duration> {
+        let since = self.since.load(Ordering::Acquire).checked_sub(1)?;
+        Some(self.base.elapsed().saturating_sub(Duration::from_millis(since)))
+    }
+}
+
+/// The handle of the watching thread.
+#[derive(Debug)]
+pub struct Watchdog {
+    stopper: Stopper,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Watchdog {
+    /// Watches until it is stopped, or until a step takes longer than `bound`.
+    pub fn start(
+        progress: Arc<Progress>,
+        bound: Duration,
+        state: watch::Sender<StoreState>,
+    ) -> std::io::Result<Self> {
+        let stopper = Stopper::default();
+        let stopped = stopper.clone();
+        let thread = std::thread::Builder::new().name("watchdog".into()).spawn(move || {
+            while stopped.rest(bound / 8).is_ok() {
+                if progress.hanging_for().is_some_and(|hanging| hanging > bound) {
+                    let step = STEPS[progress.step.load(Ordering::Relaxed).min(STEPS.len() - 1)];
+                    fail(&state, format!("{step} has not returned within {bound:?}"));
+                    progress.hung.cancel();
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { stopper, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Ends the thread.
+    pub fn stop(&self) {
+        self.stopper.stop();
+        if let Some(thread) = self.thread.lock().take() {
+            // It does nothing that panics; and if it did, there is nothing left to watch.
+            let _ = thread.join();
+        }
+    }
+}

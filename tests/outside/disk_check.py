@@ -1,0 +1,216 @@
+"""A disk that fills up and a disk that does not come back, against the release build.
+
+First the data directory is on a small filesystem of its own. Profiles are written until the server refuses with
+DISK_LOW: before the disk is full, reads go on, and with room again writes are taken by themselves. Then the disk is filled to the
+last byte under load, the server is killed, and it must open again with everything that was acknowledged. Last, the
+syncs of the commit log, and then those of sled, take longer than store.sync_timeout: the process must end with 1 and a
+line that says why.
+
+Usage: disk_check.py. Mounting needs root and loop devices; says so and leaves that part out where they are missing.
+"""
+
+import errno
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import grpc
+
+from checks import Checks
+from error_details import reason_of
+from paging import all_profiles
+from power_check import Mount, make_image, mounts_work, run
+from server import STOP_SECONDS, Server, ServerFailed, profiles
+from stubs import Profile, pb, service
+
+MIB = 1024 * 1024
+IMAGE_BYTES = 512 * MIB
+SETTINGS = f"[store]\nmin_free_bytes = {64 * MIB}\nballast_bytes = {160 * MIB}\n"
+SLOW_SETTINGS = "[store]\nsync_timeout = \"1s\"\n[server]\ndrain_timeout = \"1s\"\n"
+SLOW_DISK = Path(__file__).with_name("slow_disk.c")
+PATIENCE_SECONDS = 30.0
+BATCH = 100
+
+
+def batch(number: int) -> list[Profile]:
+    """A hundred profiles of 12 KB."""
+    text = f"{number:08d}" * 1500
+    return [
+        Profile(id=f"{number}-{index}", email=f"u{index}@d{number % 7}.example", attributes={"a": text})
+        for index in range(BATCH)
+    ]
+
+
+class Filler:
+    """Writes profiles and remembers the ids that were acknowledged."""
+
+    def __init__(self, client: service.ProfileServiceStub) -> None:
+        self.client = client
+        self.acknowledged: set[str] = set()
+        self._number = 0
+
+    def write(self) -> str:
+        """Writes one batch; returns the reason of a refusal, or nothing."""
+        self._number += 1
+        # A batch holds at most 1 MiB.
+        for part in (batch(self._number)[:50], batch(self._number)[50:]):
+            writes = [pb.ProfileWrite(create=pb.CreateProfileRequest(profile=profile)) for profile in part]
+            try:
+                self.client.BatchWriteProfiles(pb.BatchWriteProfilesRequest(writes=writes), timeout=30.0)
+            except grpc.RpcError as error:
+                return reason_of(error)[1] or str(error.code())
+            self.acknowledged.update(profile.id for profile in part)
+        return ""
+
+    def write_until_refused(self) -> str:
+        """Writes until a refusal; returns its reason."""
+        for _ in range(4 * IMAGE_BYTES // (BATCH * 12_000)):
+            reason = self.write()
+            if reason:
+                return reason
+        return "none"
+
+
+def fill(folder: Path, leave: int) -> Path:
+    """Takes the disk's room but for so many bytes."""
+    path = folder / "filler"
+    room = os.statvfs(folder)
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, room.f_bavail * room.f_frsize - leave))
+    return path
+
+
+def fill_to_the_brim(folder: Path) -> list[Path]:
+    """Takes all of the disk's room."""
+    fillers = [folder / f"filler-{size}" for size in (MIB, 4096, 1)]
+    for path, size in zip(fillers, (MIB, 4096, 1)):
+        with path.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+    return fillers
+
+
+def same_profiles(checks: Checks, client: service.ProfileServiceStub, filler: Filler, when: str) -> None:
+    """What was acknowledged is there."""
+    found = {profile.id for profile in all_profiles(client, 200)}
+    checks.equal(len(filler.acknowledged - found), 0, f"{when}: acknowledged profiles that are missing")
+
+
+def eventually_written(filler: Filler) -> bool:
+    """Whether writes are taken again, soon."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while filler.write():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def check_filling(checks: Checks, scratch: Path) -> None:
+    """Low, full, killed, opened, and room again."""
+    image = scratch / "disk.img"
+    make_image(image, IMAGE_BYTES)
+    with Mount(image, scratch / "disk") as disk, Server(config=SETTINGS, data_dir=disk / "data") as server:
+        with server.channel() as channel:
+            filler = Filler(profiles(channel))
+            checks.equal(filler.write_until_refused(), "DISK_LOW", "reason of the first refused write")
+            room = os.statvfs(disk)
+            checks.that(room.f_bavail * room.f_frsize > 32 * MIB, "writes are refused while there is room left")
+            same_profiles(checks, filler.client, filler, "low")
+        checks.section(f"low with {len(filler.acknowledged)} profiles; now the disk is filled and the server killed")
+        fillers = fill_to_the_brim(disk)
+        server.restart_after_kill()
+        with server.channel() as channel:
+            filler.client = profiles(channel)
+            checks.equal(filler.write(), "DISK_LOW", "reason of a refused write on the full disk")
+            same_profiles(checks, filler.client, filler, "full")
+            checks.that(not (disk / "data" / "ballast").exists(), "the ballast was given up to open")
+        for path in fillers:
+            path.unlink()
+        server.restart_after_kill()
+        with server.channel() as channel:
+            same_profiles(checks, profiles(channel), filler, "room")
+            checks.that((disk / "data" / "ballast").exists(), "the ballast is back")
+        checks.equal(server.stop(), 0, "exit code")
+    checks.section("room is made under a running server")
+    check_resuming(checks, scratch)
+
+
+def check_resuming(checks: Checks, scratch: Path) -> None:
+    """Writes are taken again without a restart."""
+    image = scratch / "other.img"
+    make_image(image, IMAGE_BYTES)
+    with Mount(image, scratch / "other") as disk, Server(config=SETTINGS, data_dir=disk / "data") as server:
+        with server.channel() as channel:
+            filler = Filler(profiles(channel))
+            checks.equal(filler.write(), "", "a write with room")
+            path = fill(disk, 48 * MIB)
+            checks.equal(filler.write_until_refused(), "DISK_LOW", "reason of a refused write")
+            path.unlink()
+            checks.that(eventually_written(filler), "writes are taken again by themselves")
+            same_profiles(checks, filler.client, filler, "resumed")
+        checks.equal(server.stop(), 0, "exit code")
+
+
+def check_slow_disk(checks: Checks, scratch: Path, about: str, named: str) -> None:
+    """Syncs that take too long end the server with a clear line."""
+    checks.section(f"syncs of {about} that do not return")
+    library, switch = scratch / "slow_disk.so", scratch / "slow"
+    run("cc", "-shared", "-fPIC", "-O1", "-o", library, SLOW_DISK, "-ldl")
+    environment = {"LD_PRELOAD": str(library), "SLOW_DISK": about, "SLOW_DISK_SWITCH": str(switch)}
+    switch.unlink(missing_ok=True)
+    server = Server(config=SLOW_SETTINGS, environment=environment)
+    server.start()
+    try:
+        with server.channel() as channel:
+            filler = Filler(profiles(channel))
+            checks.equal(filler.write(), "", "a write while the disk is well")
+            switch.touch()
+            began = time.monotonic()
+            # sled is flushed behind the answer, so some writes may be made.
+            reason = ""
+            while not reason and time.monotonic() < began + PATIENCE_SECONDS:
+                reason = filler.write()
+            checks.that(time.monotonic() - began < PATIENCE_SECONDS / 2, f"{about}: callers are answered soon")
+            checks.that(reason in ("STORE_FAILED", "DRAINING", "StatusCode.UNAVAILABLE"), f"{about}: answer {reason}")
+        code = server.wait(STOP_SECONDS)
+        checks.equal(code, 1, f"{about}: exit code")
+        checks.that(f"{named} has not returned within 1s" in server.log(), f"{about}: the line says why")
+        switch.unlink()
+        server.start()
+        with server.channel() as channel:
+            same_profiles(checks, profiles(channel), filler, f"{about}: after the restart")
+        checks.equal(server.stop(), 0, f"{about}: exit code after the restart")
+    except ServerFailed as failure:
+        checks.that(False, f"{about}: {failure}")
+    finally:
+        server.__exit__(None, None, None)
+
+
+def main() -> None:
+    """All parts, and the last line."""
+    checks = Checks("disk_check")
+    scratch = Path(tempfile.mkdtemp(prefix="profilestore-disk-"))
+    try:
+        check_slow_disk(checks, scratch, "/commit-log/", "a sync of the commit log")
+        check_slow_disk(checks, scratch, "/sled/", "a flush of sled")
+        if os.geteuid() != 0 or not mounts_work(scratch):
+            print("disk_check: PART NOT RUN: a small disk needs root and loop devices")
+        else:
+            checks.section("a small disk")
+            check_filling(checks, scratch)
+    except subprocess.CalledProcessError as error:
+        checks.that(False, f"{error}")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+/* A disk that does not come back, for disk_check.py: loaded before the C library, it makes fdatasync and fsync of files
+ * whose path contains $SLOW_DISK take a minute, as long as the file $SLOW_DISK_SWITCH exists. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void wait_if_slow(int fd) {
+    const char *part = getenv("SLOW_DISK"), *on = getenv("SLOW_DISK_SWITCH");
+    char link[64], path[4096];
+    if (part == NULL || on == NULL || access(on, F_OK) != 0) return;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length < 0) return;
+    path[length] = 0;
+    if (strstr(path, part) != NULL) sleep(60);
+}
+
+static int pass_on(const char *name, int fd) {
+    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
+    return real(fd);
+}
+
+int fdatasync(int fd) {
+    wait_if_slow(fd);
+    return pass_on("fdatasync", fd);
+}
+
+int fsync(int fd) {
+    wait_if_slow(fd);
+    return pass_on("fsync", fd);
+}

@@ -1,0 +1,108 @@
+//! A disk that is nearly full, and a disk that does not come back.
+
+use profilestore::engine::Disk;
+use profilestore::engine::sled::SpaceBounds;
+use profilestore::store::{StoreError, StoreState};
+
+use super::*;
+
+const MIB: u64 = 1024 * 1024;
+
+/// A disk with as much room as the test says.
+fn disk_with(free_bytes: &Arc<AtomicU64>) -> Disk {
+    let free_bytes = free_bytes.clone();
+    Disk::system().with_free_bytes(move |_| Ok(free_bytes.load(Ordering::Relaxed)))
+}
+
+fn on_disk(dir: &Path, free_bytes: &Arc<AtomicU64>) -> SledOptions {
+    let space = SpaceBounds { min_free_bytes: 100 * MIB, ballast_bytes: MIB };
+    SledOptions { disk: disk_with(free_bytes), space, ..options(dir, &Time::new()) }
+}
+
+async fn try_put(store: &SledStore, version: u64) -> Result<(), StoreError> {
+    store.commit(Commit::all(vec![put(1, version)])).await.map(|_| ())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_are_refused_before_the_disk_is_full_and_taken_again_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let free_bytes = Arc::new(AtomicU64::new(1000 * MIB));
+    let store = open(on_disk(dir.path(), &free_bytes)).await.unwrap();
+    commit(&store, put(1, 0)).await;
+    free_bytes.store(99 * MIB, Ordering::Relaxed);
+    let mut version = 0;
+    eventually("a refusal", async || {
+        version += 1;
+        try_put(&store, version).await == Err(StoreError::DiskLow)
+    })
+    .await;
+    assert_eq!(*store.watch_state().borrow(), StoreState::Open);
+    assert_eq!(contents(&store).await.len(), 1, "reads go on");
+    let before = contents(&store).await;
+    // Just enough is not enough: between refusing and taking there is a margin.
+    free_bytes.store(101 * MIB, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(try_put(&store, 900).await, Err(StoreError::DiskLow));
+    assert_eq!(contents(&store).await, before, "a refused write changes nothing");
+    free_bytes.store(1000 * MIB, Ordering::Relaxed);
+    eventually("writes", async || try_put(&store, 1000).await.is_ok()).await;
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_opens_on_a_full_disk_and_the_ballast_comes_back_with_the_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let ballast = dir.path().join("ballast");
+    let free_bytes = Arc::new(AtomicU64::new(1000 * MIB));
+    let store = open(on_disk(dir.path(), &free_bytes)).await.unwrap();
+    commit(&store, put(1, 0)).await;
+    assert_eq!(fs::metadata(&ballast).unwrap().len(), MIB);
+    store.close().await.unwrap();
+    free_bytes.store(0, Ordering::Relaxed);
+    let store = open(on_disk(dir.path(), &free_bytes)).await.unwrap();
+    assert!(!ballast.exists(), "the ballast was not given up");
+    assert_eq!(contents(&store).await.len(), 1);
+    assert_eq!(try_put(&store, 1).await, Err(StoreError::DiskLow));
+    let error = store.snapshot().await.unwrap_err().to_string();
+    assert!(error.contains("not enough room"), "{error}");
+    free_bytes.store(1000 * MIB, Ordering::Relaxed);
+    eventually("writes", async || try_put(&store, 2).await.is_ok()).await;
+    eventually("the ballast", async || ballast.exists()).await;
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_does_not_return_fails_the_store_and_lets_the_callers_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = parking_lot::Mutex::new(held);
+    let hang = Arc::new(AtomicU64::new(0));
+    let hangs = hang.clone();
+    let disk = Disk::system().with_sync(move |file| {
+        if hangs.load(Ordering::Relaxed) == 1 {
+            // Ends with an error when the test lets go.
+            let _ = held.lock().recv();
+        }
+        file.sync_data()
+    });
+    let slow = SledOptions { disk, sync_timeout: Duration::from_millis(200), ..options(dir.path(), &Time::new()) };
+    let store = Arc::new(open(slow).await.unwrap());
+    commit(&store, put(1, 0)).await;
+    hang.store(1, Ordering::Relaxed);
+    let callers: Vec<_> = (0..3)
+        .map(|caller| {
+            let store = store.clone();
+            tokio::spawn(async move { store.commit(Commit::all(vec![put(caller, 1)])).await })
+        })
+        .collect();
+    let mut state = store.watch_state();
+    state.wait_for(|state| matches!(state, StoreState::Failed { .. })).await.unwrap();
+    let StoreState::Failed { cause } = state.borrow().clone() else { unreachable!() };
+    assert!(cause.contains("a sync of the commit log has not returned within 200ms"), "{cause}");
+    for caller in callers {
+        assert!(matches!(caller.await.unwrap(), Err(StoreError::Failed { .. })));
+    }
+    assert_eq!(store.get(&ProfileId::parse("user-1", "id").unwrap()).await.unwrap().unwrap().revision().0, 1);
+    assert!(matches!(store.close().await, Err(StoreError::Failed { .. })), "closing does not wait for the disk");
+    drop(release);
+}

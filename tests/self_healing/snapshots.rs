@@ -1,0 +1,159 @@
+//! A snapshot with the log behind it is the whole store.
+
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+
+/// A store whose log begins behind its first commits: only a snapshot has those.
+async fn trimmed_store(dir: &Path, time: &Time) -> BTreeMap<String, Record> {
+    let store = open(options(dir, time)).await.unwrap();
+    write_some(&store, 0..4).await;
+    time.advance(HOUR);
+    write_some(&store, 4..5).await;
+    time.advance(HOUR);
+    store.snapshot().await.unwrap();
+    write_some(&store, 5..6).await;
+    let expected = contents(&store).await;
+    store.close().await.unwrap();
+    expected
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_and_the_log_behind_it_are_the_whole_store() {
+    let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
+    let expected = trimmed_store(dir.path(), &time).await;
+    assert!(!segments(dir.path())[0].ends_with("00000000000000000001.log"), "the log was not trimmed");
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    let store = open(options(dir.path(), &time)).await.unwrap();
+    assert_eq!(contents(&store).await, expected);
+    write_some(&store, 6..7).await;
+    let expected = contents(&store).await;
+    store.close().await.unwrap();
+    assert_eq!(contents(&open(options(dir.path(), &time)).await.unwrap()).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_made_under_writes_is_whole() {
+    let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
+    let store = Arc::new(open(options(dir.path(), &time)).await.unwrap());
+    write_some(&store, 0..2).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let writing = {
+        let (store, done) = (store.clone(), done.clone());
+        tokio::spawn(async move {
+            let mut version = 2;
+            while !done.load(Ordering::Relaxed) {
+                write_some(&store, version..version + 1).await;
+                version += 1;
+            }
+            version
+        })
+    };
+    let mut sequences = Vec::new();
+    for _ in 0..20 {
+        // It is compared with the digest that the tree has kept before it counts.
+        sequences.push(store.snapshot().await.unwrap().sequence);
+    }
+    done.store(true, Ordering::Relaxed);
+    assert!(writing.await.unwrap() > 3, "nothing was written meanwhile");
+    assert!(sequences.is_sorted() && sequences[0] < sequences[19], "{sequences:?}");
+    assert_eq!(snapshots_of(dir.path()).len(), 1, "older snapshots go when there is a newer one");
+    let expected = contents(&store).await;
+    Arc::into_inner(store).unwrap().close().await.unwrap();
+    fs::write(dir.path().join("sled").join("db"), "not a database").unwrap();
+    // Without the log from before the snapshot, only the snapshot can have been used.
+    for segment in segments(dir.path()) {
+        let first: u64 = segment.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+        let next = segments(dir.path()).into_iter().find(|path| *path > segment);
+        let next = next.map(|path| path.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap());
+        if first <= sequences[19] && next.is_some_and(|next| next <= sequences[19]) {
+            fs::remove_file(segment).unwrap();
+        }
+    }
+    assert_eq!(contents(&open(options(dir.path(), &time)).await.unwrap()).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_made_by_itself_when_the_log_has_become_long() {
+    let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
+    let defaults = options(dir.path(), &time);
+    let policy = SnapshotPolicy { after_log_bytes: 1000, ..defaults.snapshots };
+    let store = open(SledOptions { snapshots: policy, ..defaults }).await.unwrap();
+    assert!(snapshots_of(dir.path()).is_empty());
+    write_some(&store, 0..3).await;
+    eventually("a snapshot", async || !snapshots_of(dir.path()).is_empty()).await;
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_does_not_wait_for_a_snapshot_and_leaves_none_half_made() {
+    let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
+    let store = Arc::new(open(options(dir.path(), &time)).await.unwrap());
+    write_some(&store, 0..20).await;
+    let making = {
+        let store = store.clone();
+        tokio::spawn(async move { store.snapshot().await })
+    };
+    store.close().await.unwrap();
+    let made = making.await.unwrap();
+    assert!(with_ending(&dir.path().join("snapshots"), ".tmp").is_empty());
+    assert_eq!(snapshots_of(dir.path()).len(), usize::from(made.is_ok()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_has_become_unreadable_is_noticed_and_no_log_is_trimmed_for_it() {
+    let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
+    let store = open(options(dir.path(), &time)).await.unwrap();
+    write_some(&store, 0..2).await;
+    store.snapshot().await.unwrap();
+    write_some(&store, 2..3).await;
+    store.close().await.unwrap();
+    let snapshot = snapshots_of(dir.path()).remove(0);
+    let mut bytes = fs::read(&snapshot).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&snapshot, bytes).unwrap();
+    let before = segments(dir.path());
+    // Everything is past retention now.
+    time.advance(HOUR);
+    let store = open(options(dir.path(), &time)).await.unwrap();
+    eventually("the discovery", async || dir.path().join("snapshots").join("damaged").exists()).await;
+    store.close().await.unwrap();
+    assert!(snapshots_of(dir.path()).is_empty());
+    assert_eq!(segments(dir.path()), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_lost_something_is_never_made_a_snapshot_of() {
+    let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
+    let expected = trimmed_store(dir.path(), &time).await;
+    lose_a_record(&dir.path().join("sled"));
+    let store = open(options(dir.path(), &time)).await.unwrap();
+    let error = store.snapshot().await.unwrap_err().to_string();
+    assert!(error.contains("damaged"), "{error}");
+    // The store has failed, for a restart, which builds the state anew.
+    let refused = store.commit(Commit::all(vec![put(0, 0)])).await.unwrap_err().to_string();
+    assert!(refused.contains("a restart rebuilds it"), "{refused}");
+    let _ = store.close().await;
+    assert_eq!(open_again(dir.path(), &time).await, expected);
+}
+
+/// Removes one record and its id from sled without a trace, as a page that falls back to an earlier state does.
+fn lose_a_record(sled_dir: &Path) {
+    let db = ::sled::Config::new().path(sled_dir).segment_size(2 * 1024 * 1024).open().unwrap();
+    let (entry, _) = db.scan_prefix(b"i").next().unwrap().unwrap();
+    let id_at = entry.iter().rposition(|&byte| byte == 0).unwrap() + 1;
+    let id = [b"r", &entry[id_at..]].concat();
+    assert!(db.remove(&entry).unwrap().is_some() && db.remove(id).unwrap().is_some());
+    db.flush().unwrap();
+}
+
+/// In a copy, since the failed store keeps its files until the process ends.
+async fn open_again(dir: &Path, time: &Time) -> BTreeMap<String, Record> {
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(dir, copy.path());
+    let store = open(options(copy.path(), time)).await.unwrap();
+    let found = contents(&store).await;
+    store.close().await.unwrap();
+    found
+}
