@@ -19,7 +19,7 @@ const FLOORS: [(&str, u32); 11] = [
 ];
 
 /// Crates that may be named only below these paths.
-const FENCES: [(&str, &[&str]); 12] = [
+const FENCES: [(&str, &[&str]); 13] = [
     ("sled", &["src/engine/sled"]),
     ("lru", &["src/cache"]),
     ("idna", &["src/model"]),
@@ -32,6 +32,7 @@ const FENCES: [(&str, &[&str]); 12] = [
     ("comfy_table", &["src/cli"]),
     ("indicatif", &["src/cli"]),
     ("csv", &["src/cli"]),
+    ("csv_core", &["src/cli"]),
 ];
 
 const MAX_LINES: usize = 420;
