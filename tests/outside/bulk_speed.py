@@ -8,8 +8,8 @@ reaches.
 import argparse
 import hashlib
 import json
-import os
 import random
+import re
 import shutil
 import subprocess
 import tempfile
@@ -67,9 +67,13 @@ def run(server: Server, *arguments: str) -> tuple[int, float, float]:
         stdout=subprocess.DEVNULL,
         env=environment,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, time.monotonic() - started, usage.ru_maxrss / 1024
+    # What wait4 tells would count this process too, which the new one was forked from.
+    peak_kib, status = 0, Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        peaks = re.findall(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
+        peak_kib = max([peak_kib, *map(int, peaks)])
+        time.sleep(0.005)
+    return process.returncode, time.monotonic() - started, peak_kib / 1024
 
 
 def digest(path: Path) -> str:
