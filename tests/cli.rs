@@ -1,7 +1,13 @@
 //! The command line as people use it: each command's output and exit code, against a real server.
 
+#[path = "cli/bulk_kills.rs"]
+mod bulk_kills;
 #[path = "cli/commands.rs"]
 mod commands;
+#[path = "cli/exports.rs"]
+mod exports;
+#[path = "cli/imports.rs"]
+mod imports;
 #[path = "cli/load.rs"]
 mod load;
 #[path = "cli/mistakes.rs"]
@@ -10,8 +16,10 @@ mod mistakes;
 mod settings;
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -54,23 +62,57 @@ fn run(arguments: &[&str]) -> Ran {
 struct Server {
     process: Child,
     address: String,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Server {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let (process, address) = Self::serve("127.0.0.1:0", dir.path()).expect("a ready line");
+        Self { address, process, dir }
+    }
+
+    /// A server that can be started again on its port: one below those that outgoing connections take.
+    fn start_again_and_again() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let first = std::process::id() as u16 % 1000 * 10;
+        let served = (0..10_000).find_map(|next| {
+            let port = 20_000 + (first + next) % 12_000;
+            TcpListener::bind(("127.0.0.1", port)).ok()?;
+            Self::serve(&format!("127.0.0.1:{port}"), dir.path())
+        });
+        let (process, address) = served.expect("a free port");
+        Self { address, process, dir }
+    }
+
+    /// `None` if it ends at once.
+    fn serve(address: &str, dir: &Path) -> Option<(Child, String)> {
         let mut process = program()
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir"])
-            .arg(dir.path().join("data"))
+            .args(["serve", "--listen", address, "--admin-listen", "127.0.0.1:0", "--data-dir"])
+            .arg(dir.join("data"))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.split_whitespace().find_map(|word| word.strip_prefix("grpc=")).expect("a ready line");
-        Self { address: address.to_owned(), process, _dir: dir }
+        match line.split_whitespace().find_map(|word| word.strip_prefix("grpc=")) {
+            Some(address) => Some((process, address.to_owned())),
+            None => {
+                process.wait().unwrap();
+                None
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again after it was killed.
+    fn start_again(&mut self) {
+        (self.process, _) = Self::serve(&self.address, self.dir.path()).expect("it starts on its data");
     }
 
     /// A server with three profiles.
@@ -109,6 +151,15 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// Waits until something is as it must become.
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < limit, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -7,6 +7,9 @@ use clap::Args;
 
 use crate::client::{Client, ClientBuilder, ClientError};
 
+/// So many that the time runs out first.
+const BULK_RETRIES: u32 = 20;
+
 /// Which server, and how patiently.
 #[derive(Debug, Clone, Args)]
 pub struct ConnectionArgs {
@@ -34,15 +37,33 @@ impl ConnectionArgs {
         self.timeout
     }
 
+    /// Where the server is said to be.
+    pub fn addr(&self) -> &str {
+        &self.addr
+    }
+
     /// Runs a command's calls to the server to their end.
     pub fn run<T>(&self, calls: impl AsyncFnOnce(Client) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.run_with(|builder| builder, calls)
+    }
+
+    /// The same for many profiles: a server that is started again is waited for as long as a call may take.
+    pub fn run_bulk<T>(&self, calls: impl AsyncFnOnce(Client) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.run_with(|builder| builder.retries(BULK_RETRIES), calls)
+    }
+
+    fn run_with<T>(
+        &self,
+        settings: impl FnOnce(ClientBuilder) -> ClientBuilder,
+        calls: impl AsyncFnOnce(Client) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("no threads can be started")?;
         runtime.block_on(async {
             // It connects when it is first used.
-            let client = self.builder().build();
+            let client = settings(self.builder()).build();
             calls(client.map_err(|error| self.explain(error))?).await
         })
     }

@@ -24,6 +24,21 @@ use crate::server::{Settings, SettingsError};
 /// The exit code for a bad configuration (EX_CONFIG of sysexits.h).
 const BAD_CONFIGURATION: u8 = 78;
 
+/// The exit code for arguments that do not fit together; the parser's own is the same.
+const WRONG_USAGE: u8 = 2;
+/// The exit code of an import that has ended and could not use all of its input.
+const SOME_REJECTED: u8 = 3;
+
+/// Arguments that do not fit together.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; see --help")]
+struct WrongUsage(String);
+
+/// An import has ended, and some of its lines were rejected.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct SomeRejected(String);
+
 /// An embedded key-value store for user profiles with a gRPC interface.
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -57,6 +72,17 @@ enum Command {
     Count(lists::CountArgs),
     /// Print profiles in the order of their ids.
     List(lists::ListArgs),
+    /// Write the profiles of a file: JSON lines, or CSV with a header.
+    ///
+    /// Lines that cannot be imported do not stop an import: they are written to a file with their numbers and reasons, and
+    /// the exit code is 3. When an import of a file breaks off, the same command goes on where it stopped; what came
+    /// through a pipe cannot be read again.
+    Import(bulk::import::ImportArgs),
+    /// Print all profiles, or write them to a file: JSON lines, or CSV.
+    ///
+    /// Without --domain the profiles come in the order of their ids; with it, in the order of their domains, addresses
+    /// and ids. Equal stores give equal bytes, unless --all-fields adds what each server decides by itself.
+    Export(bulk::export::ExportArgs),
     /// Put load on a server, and print rates and latencies.
     Load(load::LoadArgs),
     /// Print what a server says about itself.
@@ -127,6 +153,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Domains(args) => lists::domains(&args),
         Command::Count(args) => lists::count(&args),
         Command::List(args) => lists::list(&args),
+        Command::Import(args) => bulk::import::run(&args),
+        Command::Export(args) => bulk::export::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Status(args) => server_state::status(&args),
         Command::Health(args) => server_state::health(&args),
@@ -142,9 +170,20 @@ pub fn run(cli: Cli) -> ExitCode {
                 usage.exit();
             }
             eprintln!("profilestore: {error:#}");
-            let configuration = error.downcast_ref::<SettingsError>().is_some();
-            ExitCode::from(if configuration { BAD_CONFIGURATION } else { 1 })
+            ExitCode::from(code(&error))
         }
+    }
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    if error.is::<SettingsError>() {
+        BAD_CONFIGURATION
+    } else if error.is::<WrongUsage>() {
+        WRONG_USAGE
+    } else if error.is::<SomeRejected>() {
+        SOME_REJECTED
+    } else {
+        1
     }
 }
 

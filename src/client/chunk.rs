@@ -26,7 +26,7 @@ pub(super) struct Chunk {
     /// Those that were refused here.
     refused: Vec<Refused>,
     bytes: usize,
-    /// Its first sending ended without an acknowledgement: it may have been written.
+    /// An earlier sending ended without an acknowledgement: it may have been written.
     pub in_doubt: bool,
 }
 

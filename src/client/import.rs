@@ -15,6 +15,9 @@
 //! [`OnConflict::Skip`] its profiles may be counted as skipped instead of written. With [`OnConflict::Fail`] they
 //! are looked at: a profile of a repeated chunk that is reported as taken and is stored exactly as it was sent
 //! counts as written. This is a mistake only if it was stored, with the same content, before the import began.
+//!
+//! The same goes for an import that goes on where an earlier one, perhaps of another process, broke off:
+//! [`ImportOptions::in_doubt`] says how many of its first profiles that one may have sent.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -52,11 +55,27 @@ pub struct ImportOptions {
     pub chunk_bytes: usize,
     /// How many chunks may wait for their acknowledgements: 1 to 64, by default 4.
     pub chunks_in_flight: usize,
+    /// How many profiles at the beginning an import that broke off may already have sent, by default 0.
+    pub in_doubt: u64,
 }
 
 impl Default for ImportOptions {
     fn default() -> Self {
-        Self { on_conflict: OnConflict::Fail, chunk_profiles: 500, chunk_bytes: 512 * 1024, chunks_in_flight: 4 }
+        Self {
+            on_conflict: OnConflict::Fail,
+            chunk_profiles: 500,
+            chunk_bytes: 512 * 1024,
+            chunks_in_flight: 4,
+            in_doubt: 0,
+        }
+    }
+}
+
+impl ImportOptions {
+    /// How many profiles behind the last reported position may have been sent at most: what is in doubt for an import that
+    /// goes on there.
+    pub fn most_in_flight(&self) -> u64 {
+        self.chunks_in_flight as u64 * self.chunk_profiles as u64
     }
 }
 
@@ -112,7 +131,8 @@ impl Client {
     ///
     /// Profiles are taken as fast as the server commits them. A profile that cannot be written is reported by its
     /// position and does not end the import. When the connection is lost, what was not acknowledged is sent
-    /// again. After an error, an import of the profiles from the last reported position on goes on.
+    /// again. After an error, an import of the profiles from the last reported position on goes on, with
+    /// [`ImportOptions::most_in_flight`] profiles in doubt.
     ///
     /// ```no_run
     /// # async fn example(client: profilestore::client::Client) -> Result<(), profilestore::client::ClientError> {

@@ -155,9 +155,13 @@ impl Run {
             return;
         };
         let prepared = prepare(profile);
-        if self.filling.len() > 0 && self.filling.bytes() + prepared.bytes() > self.options.chunk_bytes {
+        let is_too_much = self.filling.bytes() + prepared.bytes() > self.options.chunk_bytes;
+        // The profiles of one chunk are in doubt together.
+        let is_other_side = self.taken == self.options.in_doubt;
+        if self.filling.len() > 0 && (is_too_much || is_other_side) {
             self.send();
         }
+        self.filling.in_doubt = self.taken < self.options.in_doubt;
         self.filling.add(self.taken, prepared);
         self.taken += 1;
     }

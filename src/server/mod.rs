@@ -11,9 +11,10 @@ pub mod sample;
 pub mod serving;
 mod settings;
 pub mod stack;
+mod store_settings;
 
 pub use run::{ServeError, Server};
 pub use settings::{
     CacheSettings, EmailSettings, LimitSettings, LogFormat, LogSettings, ServerSettings, Settings, SettingsError,
-    StoreSettings,
 };
+pub use store_settings::StoreSettings;

@@ -130,7 +130,7 @@ fn completions_and_manual_pages_name_every_command() {
     assert!(page.out.contains(".TH") && page.out.contains("lookup"));
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(run(&["man", dir.path().to_str().unwrap()]).code, 0);
-    for name in ["profilestore.1", "profilestore-get.1", "profilestore-lookup.1"] {
+    for name in ["profilestore.1", "profilestore-get.1", "profilestore-import.1", "profilestore-lookup.1"] {
         assert!(dir.path().join(name).is_file(), "{name}");
     }
     assert_eq!(run(&["--version"]).out, format!("profilestore {}\n", env!("CARGO_PKG_VERSION")));

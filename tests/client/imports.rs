@@ -62,6 +62,23 @@ async fn a_profile_that_was_there_before_is_a_conflict_also_when_its_chunk_is_se
 }
 
 #[tokio::test]
+async fn what_an_import_that_broke_off_has_written_counts_as_written_as_far_as_it_may_have_come() {
+    let server = TestServer::start().await;
+    let client = client(server.address());
+    import(&client, many(100), ImportOptions::default()).await;
+    client.delete("u00003", Default::default()).await.unwrap();
+    client.create(profile("u00003", "other@a.example")).await.unwrap();
+    for chunk_profiles in [7, 60, 500] {
+        let options = ImportOptions { in_doubt: 60, ..options(OnConflict::Fail, chunk_profiles) };
+        let reports = import(&client, many(100), options).await;
+        let refused: Vec<_> = reports.iter().flat_map(|report| &report.refused).map(|each| each.position).collect();
+        assert_eq!(refused, [3].into_iter().chain(60..100).collect::<Vec<_>>());
+        assert_eq!(reports.last().unwrap().written, 59);
+    }
+    assert_eq!(ImportOptions { chunks_in_flight: 3, chunk_profiles: 7, ..Default::default() }.most_in_flight(), 21);
+}
+
+#[tokio::test]
 async fn what_is_refused_is_reported_by_its_position_and_the_import_goes_on() {
     let server = TestServer::start().await;
     let client = client(server.address());

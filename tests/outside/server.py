@@ -178,6 +178,11 @@ class Server:
     def _state(self) -> str:
         return Path(f"/proc/{self._running().pid}/status").read_text()
 
+    def peak_mib(self) -> float:
+        """The largest resident size of the process so far, in MiB."""
+        line = next(line for line in self._state().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
+
     def stop(self, with_signal: int = signal.SIGTERM) -> int:
         """Asks the server to end, waits, and returns its exit code."""
         process = self._running()

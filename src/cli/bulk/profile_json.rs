@@ -1,6 +1,6 @@
 //! A profile as one line of JSON, in the proto's JSON form.
 //!
-//! Names may be camelCase or snake_case; unknown names are refused. What only the server decides (domain, etag and
+//! Names may be camelCase or snake_case; unknown names are refused; null is as good as nothing. What only the server decides (domain, etag and
 //! times) is written on demand, and read and ignored. No error text repeats what stands in the line.
 
 use std::collections::BTreeMap;
@@ -13,17 +13,17 @@ use crate::client::Profile;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Given {
     #[serde(default)]
-    id: String,
+    id: Option<String>,
     #[serde(default)]
-    email: String,
+    email: Option<String>,
     #[serde(default, alias = "display_name")]
-    display_name: String,
+    display_name: Option<String>,
     #[serde(default)]
-    attributes: BTreeMap<String, String>,
+    attributes: Option<BTreeMap<String, String>>,
     #[serde(default)]
-    etag: String,
+    etag: Option<String>,
     #[serde(default, rename = "domain")]
-    _domain: String,
+    _domain: Option<String>,
     #[serde(default, rename = "createTime", alias = "create_time")]
     _create_time: Option<String>,
     #[serde(default, rename = "updateTime", alias = "update_time")]
@@ -59,13 +59,21 @@ pub fn parse(json: &[u8]) -> Result<Profile, String> {
     }
     let given: Given = serde_json::from_slice(json).map_err(|error| describe(&error))?;
     Ok(Profile {
-        id: given.id,
-        email: given.email,
-        display_name: given.display_name,
-        attributes: given.attributes,
-        etag: given.etag,
+        id: given.id.unwrap_or_default(),
+        email: given.email.unwrap_or_default(),
+        display_name: given.display_name.unwrap_or_default(),
+        attributes: given.attributes.unwrap_or_default(),
+        etag: given.etag.unwrap_or_default(),
         ..Profile::default()
     })
+}
+
+/// Reads the attributes of a profile, a JSON object of strings.
+pub fn parse_attributes(json: &str) -> Result<BTreeMap<String, String>, String> {
+    if !json.trim_start().starts_with('{') {
+        return Err("is not a JSON object".to_owned());
+    }
+    serde_json::from_str(json).map_err(|error| describe(&error))
 }
 
 /// serde's text without the values that it quotes: it names types and unknown fields, whose values may be personal.
@@ -135,6 +143,9 @@ mod tests {
             let json = format!(r#"{{"id":"a","{name}":"N"}}"#);
             assert_eq!(parse(json.as_bytes()).unwrap().display_name, "N");
         }
+        let nulls =
+            br#"{"id":null,"email":null,"displayName":null,"attributes":null,"domain":null,"createTime":null}"#;
+        assert_eq!(parse(nulls), Ok(Profile::default()));
     }
 
     #[test]

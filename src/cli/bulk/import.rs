@@ -1,0 +1,285 @@
+//! `profilestore import`.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use clap::{Args, ValueEnum};
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::course::Course;
+use super::meter::Meter;
+use super::progress::{Binding, Progress, ProgressFile};
+use super::rejects::Rejects;
+use super::source::{Batch, Source};
+use super::{Format, beside};
+use crate::cli::connection::ConnectionArgs;
+use crate::cli::output::{OutputArgs, to_json};
+use crate::cli::{SomeRejected, WrongUsage};
+use crate::client::{Client, ImportOptions, OnConflict, Profile};
+
+/// What becomes of the rejected lines of standard input.
+const REJECTS_OF_STDIN: &str = "stdin.rejects";
+
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The file, or `-` for standard input.
+    file: PathBuf,
+    /// Its form; without this its ending tells it, and standard input has JSON lines.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// What to do with a profile whose id is taken.
+    #[arg(long, value_enum, default_value = "fail")]
+    on_conflict: Conflict,
+    /// Where to write the rejected lines [default: FILE.rejects].
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Conflict {
+    /// Reject the line.
+    Fail,
+    /// Keep the stored profile.
+    Skip,
+    /// Replace the stored profile.
+    Replace,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    written: u64,
+    skipped: u64,
+    rejected: u64,
+}
+
+pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
+    let Prepared { batches, course, meter, in_doubt, lock: _lock } = args.prepare()?;
+    let options = ImportOptions { in_doubt, ..args.options() };
+    let progress =
+        args.connection.run_bulk(async |client| args.transfer(client, options, batches, course, &meter).await);
+    drop(meter);
+    let progress = progress?;
+    let summary = Summary { written: progress.written, skipped: progress.skipped, rejected: progress.rejected };
+    let mut rows = args.output.rows(&["what", "lines"])?;
+    if args.output.json() {
+        rows.row(&[], to_json(&summary))?;
+    } else {
+        for (what, lines) in
+            [("written", summary.written), ("skipped", summary.skipped), ("rejected", summary.rejected)]
+        {
+            rows.row(&[what.to_owned(), lines.to_string()], |_| {})?;
+        }
+    }
+    rows.finish()?;
+    match summary.rejected {
+        0 => Ok(()),
+        count => {
+            let lines = if count == 1 { "1 line was".to_owned() } else { format!("{count} lines were") };
+            let path = args.rejects();
+            Err(SomeRejected(format!("{lines} rejected; {} has the reasons", path.display())).into())
+        }
+    }
+}
+
+/// Everything that an import needs beside the server.
+struct Prepared {
+    batches: mpsc::Receiver<Batch>,
+    course: Course,
+    meter: Meter,
+    in_doubt: u64,
+    /// The file that is imported, which nobody else imports meanwhile; `None` for a pipe.
+    lock: Option<File>,
+}
+
+impl ImportArgs {
+    fn is_stdin(&self) -> bool {
+        self.file == Path::new("-")
+    }
+
+    fn rejects(&self) -> PathBuf {
+        match &self.rejects {
+            Some(path) => path.clone(),
+            None if self.is_stdin() => PathBuf::from(REJECTS_OF_STDIN),
+            None => beside(&self.file, ".rejects"),
+        }
+    }
+
+    fn options(&self) -> ImportOptions {
+        let on_conflict = match self.on_conflict {
+            Conflict::Fail => OnConflict::Fail,
+            Conflict::Skip => OnConflict::Skip,
+            Conflict::Replace => OnConflict::Replace,
+        };
+        ImportOptions { on_conflict, ..ImportOptions::default() }
+    }
+
+    fn format(&self) -> anyhow::Result<Format> {
+        let format =
+            self.format.or_else(|| if self.is_stdin() { Some(Format::Jsonl) } else { Format::of(&self.file) });
+        let unknown = || {
+            let file = self.file.display();
+            WrongUsage(format!("the ending of {file} does not tell its form: say --format jsonl or --format csv"))
+        };
+        Ok(format.ok_or_else(unknown)?)
+    }
+
+    fn prepare(&self) -> anyhow::Result<Prepared> {
+        let format = self.format()?;
+        if self.is_stdin() {
+            return self.prepare_pipe(io::stdin(), format);
+        }
+        let file = File::open(&self.file).with_context(|| format!("{} cannot be opened", self.file.display()))?;
+        if file.metadata()?.is_file() { self.prepare_file(file, format) } else { self.prepare_pipe(file, format) }
+    }
+
+    fn open<R: Read>(&self, input: R, format: Format) -> anyhow::Result<Source<R>> {
+        let source = Source::open(input, format).with_context(|| self.cannot_be_read())?;
+        source.map_err(|reason| anyhow!("{}: {reason}", self.name()))
+    }
+
+    fn name(&self) -> String {
+        if self.is_stdin() { "standard input".to_owned() } else { self.file.display().to_string() }
+    }
+
+    fn cannot_be_read(&self) -> String {
+        format!("{} cannot be read", self.name())
+    }
+
+    fn binding(&self, file: &fs::Metadata, format: Format) -> Binding {
+        let on_conflict = self.on_conflict.to_possible_value().map(|value| value.get_name().to_owned());
+        let server = self.connection.addr().to_owned();
+        Binding::of(file, format, on_conflict.unwrap_or_default(), server, &self.rejects())
+    }
+
+    /// A pipe is read once: its import cannot go on later.
+    fn prepare_pipe(&self, input: impl Read + Send + 'static, format: Format) -> anyhow::Result<Prepared> {
+        let source = self.open(input, format)?;
+        let nothing = File::open("/dev/null")?.metadata()?;
+        let progress = Progress::new(self.binding(&nothing, format), source.place(), 0);
+        let batches = source.start(progress.ids)?;
+        let course = Course::new(progress, None, Rejects::begin(&self.rejects())?);
+        Ok(Prepared { batches, course, meter: Meter::new(None, 0), in_doubt: 0, lock: None })
+    }
+
+    fn prepare_file(&self, file: File, format: Format) -> anyhow::Result<Prepared> {
+        // The lock ends with the process, however that ends; where there are no locks nothing is guarded.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            bail!("another import of {} is under way", self.file.display());
+        }
+        let lock = file.try_clone()?;
+        let metadata = file.metadata()?;
+        let rejects = self.rejects();
+        self.check_rejects(&rejects)?;
+        let binding = self.binding(&metadata, format);
+        let progress_file = ProgressFile::of(&self.file);
+        let before = progress_file.load(&self.file, &binding)?;
+        let mut source = self.open(file.try_clone()?, format)?;
+        let in_doubt = before.as_ref().map_or(0, |progress| progress.in_flight);
+        let (progress, rejects) = match before {
+            None => {
+                let progress = Progress::new(binding, source.place(), self.options().most_in_flight());
+                (progress, Rejects::begin(&rejects)?)
+            }
+            Some(mut progress) => {
+                if !source.go_on_at(file, progress.place).with_context(|| self.cannot_be_read())? {
+                    return Err(progress_file.is_of_another_file(&self.file));
+                }
+                // It may have been begun by a version of the program that has less in flight.
+                progress.in_flight = progress.in_flight.max(self.options().most_in_flight());
+                eprintln!("profilestore: the import goes on behind line {}", progress.place.lines);
+                let rejects = Rejects::go_on(&rejects, progress.rejects_bytes)?;
+                (progress, rejects)
+            }
+        };
+        let meter = Meter::new(Some(metadata.len()), progress.written + progress.skipped + progress.rejected);
+        meter.begin_at(progress.place.offset);
+        let batches = source.start(progress.ids)?;
+        let mut course = Course::new(progress, Some(progress_file), rejects);
+        // Before anything is sent: whoever goes on must know that it may have been.
+        course.save()?;
+        Ok(Prepared { batches, course, meter, in_doubt, lock: Some(lock) })
+    }
+
+    /// What is removed at the beginning, and written, must not be a file of another purpose.
+    fn check_rejects(&self, rejects: &Path) -> anyhow::Result<()> {
+        let same = |a: &Path, b: &Path| fs::canonicalize(a).is_ok_and(|a| fs::canonicalize(b).is_ok_and(|b| a == b));
+        if same(rejects, &self.file) || rejects == beside(&self.file, ".progress") {
+            let file = rejects.display();
+            return Err(
+                WrongUsage(format!("the rejected lines cannot be written to {file}, which has another use")).into()
+            );
+        }
+        Ok(())
+    }
+
+    /// Sends everything. Returns what became of it.
+    async fn transfer(
+        &self,
+        client: Client,
+        options: ImportOptions,
+        mut batches: mpsc::Receiver<Batch>,
+        mut course: Course,
+        meter: &Meter,
+    ) -> anyhow::Result<Progress> {
+        let (feed, mut fed) = mpsc::channel::<Vec<Profile>>(1);
+        let mut feed = Some(feed);
+        let profiles = stream::poll_fn(move |context| fed.poll_recv(context)).flat_map(stream::iter);
+        let mut import = client.import(profiles, options);
+        let mut unreadable = None;
+        loop {
+            tokio::select! {
+                report = import.next() => match report {
+                    None => break,
+                    Some(Ok(report)) => course.settle(report)?,
+                    Some(Err(error)) => return Err(self.broken_off(self.connection.explain(error), course.progress())),
+                },
+                next = next(feed.clone(), &mut batches), if feed.is_some() && course.has_room() => match next {
+                    Some((room, Ok(batch))) => drop(room.send(course.take(batch)?)),
+                    Some((_, Err(error))) => (unreadable, feed) = (Some(error), None),
+                    None => feed = None,
+                },
+            }
+            let progress = course.progress();
+            meter.show(progress.place.offset, progress.written + progress.skipped + progress.rejected);
+        }
+        match unreadable {
+            Some(error) => {
+                let error = anyhow::Error::from(error).context(self.cannot_be_read());
+                Err(self.broken_off(error, course.progress()))
+            }
+            None => course.finish(),
+        }
+    }
+
+    fn broken_off(&self, error: anyhow::Error, progress: &Progress) -> anyhow::Error {
+        let Progress { place, written, skipped, rejected, .. } = progress;
+        let so_far = format!("{written} written, {skipped} skipped, {rejected} rejected");
+        if progress.in_flight == 0 {
+            return error.context(format!(
+                "the import broke off behind line {} ({so_far}), and a pipe cannot be read again",
+                place.lines
+            ));
+        }
+        error.context(format!(
+            "the import broke off behind line {} ({so_far}); the same command goes on there",
+            place.lines
+        ))
+    }
+}
+
+/// The next batch, when the client has room for its profiles.
+async fn next(
+    feed: Option<mpsc::Sender<Vec<Profile>>>,
+    batches: &mut mpsc::Receiver<Batch>,
+) -> Option<(mpsc::OwnedPermit<Vec<Profile>>, Batch)> {
+    let room = feed?.reserve_owned().await.ok()?;
+    Some((room, batches.recv().await?))
+}

@@ -1,0 +1,115 @@
+//! Reads profiles on a thread of their own, a batch at a time.
+//!
+//! The thread ends at the end of the input, at an error, or when nobody takes its batches any more; a read that waits
+//! for a pipe ends with the process. A few batches are held at most.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+
+use tokio::sync::mpsc;
+
+use super::Format;
+use super::csv_records::CsvRecords;
+use super::json_lines;
+use super::progress::Ids;
+use super::window::{Found, Place, Window};
+use crate::client::Profile;
+
+const BATCH_LINES: usize = 250;
+const BATCH_BYTES: usize = 256 * 1024;
+const BATCHES: usize = 4;
+
+/// Lines in the order of the input, or why it cannot be read.
+pub type Batch = io::Result<Vec<Found<Profile>>>;
+
+/// Finds profiles in an input.
+pub struct Source<R> {
+    window: Window<R>,
+    /// `None` for JSON lines.
+    records: Option<CsvRecords>,
+}
+
+impl<R: Read> Source<R> {
+    /// Begins to read; the inner error is about a header.
+    pub fn open(input: R, format: Format) -> io::Result<Result<Self, String>> {
+        let mut window = Window::new(input, Place::default());
+        window.skip_byte_order_mark()?;
+        let records = match format {
+            Format::Jsonl => None,
+            Format::Csv => match CsvRecords::open(&mut window)? {
+                Ok(records) => Some(records),
+                Err(reason) => return Ok(Err(reason)),
+            },
+        };
+        Ok(Ok(Self { window, records }))
+    }
+
+    /// Where the next line begins.
+    pub fn place(&self) -> Place {
+        self.window.place()
+    }
+
+    fn next(&mut self) -> io::Result<Option<Found<Profile>>> {
+        match &mut self.records {
+            None => json_lines::next(&mut self.window),
+            Some(records) => records.next(&mut self.window),
+        }
+    }
+
+    /// The next lines, none of which has to be waited for but the first one.
+    fn batch(&mut self, ids: Ids) -> Batch {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while batch.len() < BATCH_LINES && bytes < BATCH_BYTES {
+            if !batch.is_empty() && !self.window.unread().contains(&b'\n') {
+                break;
+            }
+            let Some(mut found) = self.next()? else { break };
+            if let Ok(profile) = &mut found.content
+                && profile.id.is_empty()
+            {
+                profile.id = ids.id(found.end.offset);
+            }
+            bytes += found.text.len();
+            batch.push(found);
+        }
+        Ok(batch)
+    }
+}
+
+impl Source<File> {
+    /// Goes on at a place of an earlier run; `false` if what stands before it is not what stood there then.
+    pub fn go_on_at(&mut self, mut input: File, place: Place) -> io::Result<bool> {
+        input.seek(SeekFrom::Start(0))?;
+        let mut before = Window::new((&input).take(place.offset), Place::default());
+        loop {
+            before.consume(before.unread().len());
+            if !before.more()? {
+                break;
+            }
+        }
+        if before.place() != place {
+            return Ok(false);
+        }
+        input.seek(SeekFrom::Start(place.offset))?;
+        self.window = Window::new(input, place);
+        Ok(true)
+    }
+}
+
+impl<R: Read + Send + 'static> Source<R> {
+    /// Begins to read. After an error, or at the end, there are no more batches.
+    pub fn start(mut self, ids: Ids) -> io::Result<mpsc::Receiver<Batch>> {
+        let (sender, batches) = mpsc::channel(BATCHES);
+        let read = move || {
+            loop {
+                let batch = self.batch(ids);
+                let is_last = batch.is_err();
+                if batch.as_ref().is_ok_and(Vec::is_empty) || sender.blocking_send(batch).is_err() || is_last {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("import-reader".to_owned()).spawn(read)?;
+        Ok(batches)
+    }
+}
