@@ -52,10 +52,10 @@ enum Framing {
     SplitAt(usize),
     /// Cut at all of these places, which may be equal; every piece but the first is late.
     Pieces(Vec<usize>),
-    /// The whole message in a stream that then fails, as when the caller hangs up.
+    /// The whole message in a stream that then fails.
     Failing,
-    /// Something behind the message.
-    Followed(Vec<u8>),
+    /// Something behind the message, in the same frame or in one that comes later.
+    Followed(Vec<u8>, bool),
     /// The end of the stream comes by itself.
     LateEnd,
     Gzip,
@@ -111,7 +111,8 @@ fn case() -> impl Strategy<Value = Case> {
         3 => (0..40usize).prop_map(Framing::SplitAt),
         3 => proptest::collection::vec(0..60usize, 0..8).prop_map(Framing::Pieces),
         1 => Just(Framing::Failing),
-        1 => proptest::collection::vec(any::<u8>(), 1..12).prop_map(Framing::Followed),
+        3 => (proptest::collection::vec(0..4u8, 1..12), any::<bool>())
+            .prop_map(|(rest, later)| Framing::Followed(rest, later)),
         1 => Just(Framing::LateEnd),
         1 => Just(Framing::Gzip),
         1 => Just(Framing::Mislabelled),
@@ -219,7 +220,10 @@ impl Case {
                 frames.push_back(Frame::data(whole));
                 (ends_with_last, fails) = (false, true);
             }
-            Framing::Followed(rest) => frames.push_back(Frame::data([&whole[..], rest].concat().into())),
+            Framing::Followed(rest, false) => frames.push_back(Frame::data([&whole[..], rest].concat().into())),
+            Framing::Followed(rest, true) => {
+                frames.extend([Frame::data(whole), Frame::data(Bytes::copy_from_slice(rest))]);
+            }
             Framing::LateEnd => {
                 frames.push_back(Frame::data(whole));
                 ends_with_last = false;
@@ -265,8 +269,7 @@ impl Body for Frames {
             return Poll::Pending;
         }
         self.pending = self.always_late;
-        let hung_up = || tonic::Status::cancelled("the caller hung up");
-        let failure = self.fails.then(|| Err(hung_up()));
+        let failure = self.fails.then(|| Err(tonic::Status::internal("the stream broke")));
         Poll::Ready(self.frames.pop_front().map(Ok).or(failure))
     }
 
