@@ -1,5 +1,6 @@
 //! One connection: waits for its preface, serves HTTP/2 on it, drains it.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -10,8 +11,8 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -64,13 +65,17 @@ where
         },
     }
     let (io, gathered) = gathered(stream);
+    // Not hyper-util's adapter: it clones the service for every call, and the clones of all threads would share
+    // their reference counts.
+    let service = RefCell::new(service);
+    let service = service_fn(move |request| service.borrow_mut().call(request));
     let connection = http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_per_connection)
         .max_header_list_size(limits.header_bytes)
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
+        .serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
     let mut shutdown = pin!(shutdown.cancelled());
     let (mut draining, mut ended) = (false, None);
