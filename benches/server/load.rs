@@ -149,7 +149,7 @@ fn number_behind(text: &str, mark: &str) -> Option<f64> {
 }
 
 /// What a program prints. It is killed when nobody waits for it any more.
-async fn output(program: &Path, arguments: &[String]) -> anyhow::Result<String> {
+pub async fn output(program: &Path, arguments: &[String]) -> anyhow::Result<String> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     let output = command.output().await.with_context(|| format!("{} cannot be started", program.display()))?;

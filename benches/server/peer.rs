@@ -81,6 +81,11 @@ impl Peer {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The CPU time in seconds, user and system, that the process has used with its children, ended or not.
     pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
         let pid = self.child.id();
