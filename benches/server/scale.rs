@@ -41,18 +41,17 @@ pub async fn run(dir: &Path) -> anyhow::Result<()> {
 
     println!("\nhot gets by the number of connections, one in flight on each");
     println!("  {:>12} {:>12} {:>12}", "connections", "CPU us", "against 10");
-    let mut of_ten = f64::NAN;
+    let mut found = Vec::new();
     for connections in CONNECTIONS {
         let load = hot_gets(dir, &hot[0], (connections, 1))?;
         let mut costs = Vec::new();
         for _ in 0..CONNECTION_ROUNDS {
             costs.push(cost(&load, &small).await?);
         }
-        let cost = median(costs);
-        if connections == 10 {
-            of_ten = cost;
-        }
-        println!("  {connections:>12} {cost:>12.2} {:>12.2}", cost / of_ten);
+        found.push(median(costs));
+    }
+    for (connections, cost) in CONNECTIONS.iter().zip(&found) {
+        println!("  {connections:>12} {cost:>12.2} {:>12.2}", cost / found[1]);
     }
     Ok(())
 }
