@@ -8,6 +8,7 @@
 //!   is the response itself. On the wire an embedded message and a bytes field are the same, so the
 //!   contract with callers is one; but the server sends stored profiles without decoding them.
 //! * `storage/`: the private messages of the commit log and of snapshots.
+//! * `bench/`: for `benches/server` only, the plain server of `GetProfile` and a client of etcd.
 //!
 //! and beside them the descriptor set of `profilestore.v1` for server reflection.
 
@@ -22,17 +23,21 @@ const PUBLIC_PROTOS: [&str; 3] =
     ["profilestore/v1/profile.proto", "profilestore/v1/profile_service.proto", "profilestore/v1/admin_service.proto"];
 const STORAGE_PROTOS: [&str; 2] =
     ["profilestore/storage/v1/commit_log.proto", "profilestore/storage/v1/snapshot.proto"];
+const ETCD_PROTO: &str = "etcd_kv.proto";
+const BENCH_DIR: &str = "benches/server";
 const PACKAGE: &str = "profilestore.v1";
 const PROFILE: &str = ".profilestore.v1.Profile";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed={BENCH_DIR}/{ETCD_PROTO}");
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
 
     let public = protox::compile(PUBLIC_PROTOS, ["proto"])?;
     std::fs::write(out_dir.join("profilestore.v1.descriptors.bin"), prost::Message::encode_to_vec(&public))?;
     generate_messages_and_clients(public.clone(), &out_dir.join("pb"))?;
-    generate_server(public, &out_dir.join("wire"))?;
+    generate_server(public.clone(), &out_dir.join("wire"))?;
+    generate_for_benches(public, &out_dir.join("bench"))?;
 
     let storage = out_dir.join("storage");
     std::fs::create_dir_all(&storage)?;
@@ -83,6 +88,29 @@ fn generate_server(mut set: FileDescriptorSet, out_dir: &Path) -> std::io::Resul
         }
     }
     builder.compile_fds(set)
+}
+
+/// What `benches/server` compares with: tonic's server as it is generated, over the messages of `pb`, with the one
+/// call that is compared; and etcd's puts and ranges.
+fn generate_for_benches(mut set: FileDescriptorSet, out_dir: &Path) -> Result<(), Box<dyn Error>> {
+    std::fs::create_dir_all(out_dir)?;
+    for file in &mut set.file {
+        file.service.retain(|service| service.name() == "ProfileService");
+        for service in &mut file.service {
+            service.method.retain(|method| method.name() == "GetProfile");
+        }
+    }
+    tonic_prost_build::configure()
+        .out_dir(out_dir)
+        .build_client(false)
+        .extern_path(format!(".{PACKAGE}"), "::profilestore::pb")
+        .compile_fds(set)?;
+    tonic_prost_build::configure()
+        .out_dir(out_dir)
+        .build_server(false)
+        .bytes(".")
+        .compile_fds(protox::compile([ETCD_PROTO], [BENCH_DIR])?)?;
+    Ok(())
 }
 
 /// The messages that only the server sends and that hold a profile, or hold a message that does.

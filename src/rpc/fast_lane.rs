@@ -32,8 +32,14 @@ const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(5);
 
 /// A service with the fast lane beside it. Without a cache there is no lane.
-#[derive(Clone)]
+///
+/// Every connection has a clone of its own. A clone shares no reference count with the others, because calls count
+/// up and down on every thread.
 pub struct FastLane<S> {
+    lane: Arc<Lane<S>>,
+}
+
+struct Lane<S> {
     inner: S,
     cache: Option<Arc<HotCache>>,
 }
@@ -48,7 +54,13 @@ enum Call {
 impl<S> FastLane<S> {
     /// The lane beside a service that answers from a store behind this cache.
     pub fn new(inner: S, cache: Option<Arc<HotCache>>) -> Self {
-        Self { inner, cache }
+        Self { lane: Arc::new(Lane { inner, cache }) }
+    }
+}
+
+impl<S: Clone> Clone for FastLane<S> {
+    fn clone(&self) -> Self {
+        Self::new(self.lane.inner.clone(), self.lane.cache.clone())
     }
 }
 
@@ -68,11 +80,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> LaneFuture<S, B> {
-        let state = match (&self.cache, eligible(&request)) {
-            (Some(cache), Some(call)) => {
-                State::Reading { call, cache: cache.clone(), inner: self.inner.clone(), request: Some(request) }
-            }
-            _ => State::Inner { answer: self.inner.clone().oneshot(request.map(ReplayBody::untouched)) },
+        let state = match (&self.lane.cache, eligible(&request)) {
+            (Some(_), Some(call)) => State::Reading { call, lane: self.lane.clone(), request: Some(request) },
+            _ => State::Inner { answer: self.lane.inner.clone().oneshot(request.map(ReplayBody::untouched)) },
         };
         LaneFuture { state }
     }
@@ -115,7 +125,7 @@ pin_project! {
         S: Service<Request<ReplayBody<B>>>,
         B: Body,
     {
-        Reading { call: Call, cache: Arc<HotCache>, inner: S, request: Option<Request<B>> },
+        Reading { call: Call, lane: Arc<Lane<S>>, request: Option<Request<B>> },
         Inner {
             #[pin]
             answer: Oneshot<S, Request<ReplayBody<B>>>,
@@ -138,7 +148,7 @@ where
                 StateProjection::Inner { answer } => {
                     return answer.poll(cx).map_ok(|response| response.map(|body| LaneBody::Inner { body }));
                 }
-                StateProjection::Reading { call, cache, inner, request } => {
+                StateProjection::Reading { call, lane, request } => {
                     let Some(mut taken) = request.take() else { return Poll::Pending };
                     let read = match Pin::new(taken.body_mut()).poll_frame(cx) {
                         // A deadline runs only in the service behind, so it is there that the wait is bounded.
@@ -152,11 +162,12 @@ where
                     if let Some(Some(Ok(frame))) = &read
                         && let Some(data) = frame.data_ref()
                         && taken.body().is_end_stream()
+                        && let Some(cache) = &lane.cache
                         && let Some(message) = answer(*call, cache, data)
                     {
                         return Poll::Ready(Ok(respond(message)));
                     }
-                    inner.clone().oneshot(taken.map(|body| ReplayBody::after(body, read)))
+                    lane.inner.clone().oneshot(taken.map(|body| ReplayBody::after(body, read)))
                 }
             };
             state.set(State::Inner { answer: next });

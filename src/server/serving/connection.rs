@@ -5,7 +5,7 @@
 //! of a probe; a connection that is old is drained, and cut when its calls go on for longer than the grace; one that drains, has no calls and hears nothing is closed. A
 //! client that reads gets everything that was answered: the socket is closed after the client's side, or a while after.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -17,8 +17,8 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
@@ -114,6 +114,10 @@ where
         },
     }
     let (io, gathered) = gathered(stream, PREFACE);
+    // Not hyper-util's adapter: it clones the service for every call, and the clones of all threads would share
+    // their reference counts.
+    let service = RefCell::new(service);
+    let service = service_fn(move |request| service.borrow_mut().call(request));
     let executor = LocalExecutor::default();
     let calls = executor.calls.clone();
     let connection = http2::Builder::new(executor)
@@ -123,7 +127,7 @@ where
         .max_pending_accept_reset_streams(limits.pending_resets)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout)
-        .serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
+        .serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
     let mut shutdown = pin!(shutdown.cancelled());
     let mut age = Age::new(&limits);

@@ -86,6 +86,8 @@ impl Default for ServingLimits {
 
 /// Serves on `threads` threads until `shutdown` is cancelled, then drains: no new connections, calls in flight
 /// end, and what has not ended in time is cut. Fails when a thread cannot be started, or panics.
+///
+/// Each connection has a clone of the service, which is called without being asked whether it is ready.
 pub async fn serve<S, B>(
     listener: TcpListener,
     service: S,
