@@ -8,8 +8,10 @@ pub mod commit_log;
 pub mod decision;
 mod durable_file;
 pub mod entry;
+mod kept_changes;
 pub mod memory;
 mod request_memory;
+mod sequence;
 pub mod sled;
 
 /// What an engine must know to decide writes.

@@ -12,6 +12,7 @@ use super::serving::{self, ServingLimits};
 use super::settings::Settings;
 use super::stack::{self, ServerStore};
 use crate::engine::sled::OpenError;
+use crate::feed::Feed;
 use crate::rpc;
 use crate::store::{Store, StoreError, StoreState};
 
@@ -78,7 +79,9 @@ impl Server {
             load_sample(&store, settings, count).await?;
         }
         let draining = CancellationToken::new();
-        let services = rpc::services(store.clone(), Some(store.cache().clone()), settings.email.canonicalization())
+        let feed = Arc::new(Feed::start(store.clone(), settings.limits.watchers));
+        let (cache, canonicalization) = (store.cache().clone(), settings.email.canonicalization());
+        let services = rpc::services_with_feed(store.clone(), feed, Some(cache), canonicalization)
             .await
             .map_err(|error| ServeError::Start(error.to_string()))?;
         Ok(Self {
@@ -143,6 +146,7 @@ impl Server {
         self.services.set_not_serving().await;
         self.draining.cancel();
         self.services.end_health_watches().await;
+        self.services.end_watches();
         match serving.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the serving threads could not be started"),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use config::{Config, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
+use crate::feed::MAX_WATCHERS;
 use crate::model::Canonicalization;
 
 const MIB: u64 = 1024 * 1024;
@@ -154,11 +155,13 @@ pub struct LimitSettings {
     pub streams_per_connection: u32,
     /// The most bytes of a call's headers.
     pub header_bytes: u32,
+    /// The most watchers; more are refused.
+    pub watchers: usize,
 }
 
 impl Default for LimitSettings {
     fn default() -> Self {
-        Self { connections: 20_000, streams_per_connection: 256, header_bytes: 16 * 1024 }
+        Self { connections: 20_000, streams_per_connection: 256, header_bytes: 16 * 1024, watchers: MAX_WATCHERS }
     }
 }
 
@@ -258,6 +261,7 @@ impl Settings {
             (4096..=1_048_576).contains(&self.limits.header_bytes),
             "limits.header_bytes must be 4096 to 1048576",
         );
+        require((1..=60_000).contains(&self.limits.watchers), "limits.watchers must be 1 to 60000");
         if let Err(error) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
             require(false, &format!("log.filter cannot be read: {error}"));
         }

@@ -17,11 +17,14 @@
 mod close_mark;
 mod codec;
 mod frame;
+mod frame_walk;
 mod log;
+mod reader;
 mod segment;
 
 pub use codec::{LoggedChange, LoggedGroup, sequence_numbers};
 pub use log::{CommitLog, LogError};
+pub use reader::{LogPage, LogReader, ReadError};
 
 mod pb {
     //! The generated messages of `profilestore.storage.v1`.

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use super::committer::{Answer, CommitterParts, Message, Queued, Request, fail};
+use super::head::Head;
 use super::keys::Applied;
 use super::tree::Tree;
 use crate::engine::EngineRules;
@@ -69,6 +70,7 @@ pub(super) struct CommitThread {
     log: Option<CommitLog>,
     tree: Arc<Tree>,
     applied: Applied,
+    head: Arc<Head>,
     /// What the log remembers.
     requests: RequestMemory,
     incarnation: Incarnation,
@@ -104,6 +106,7 @@ impl CommitThread {
             log: Some(parts.log),
             tree: parts.tree,
             applied: parts.applied,
+            head: parts.head,
             requests: parts.requests,
             incarnation: parts.incarnation,
             rules: parts.rules,
@@ -267,9 +270,11 @@ impl CommitThread {
         let bytes = log.append(&group).map_err(|error| StoreError::Failed { cause: error.to_string() })?;
         self.observer.before_apply(changes);
         self.applying = true;
+        self.head.begin(sequence);
         self.applied = self.tree.apply(prepared)?;
         self.applying = false;
         self.observer.after_apply(changes);
+        self.head.publish(sequence);
         for request in group.requests {
             self.requests.remember(request, group.time);
         }

@@ -13,6 +13,7 @@
 mod commit_thread;
 mod committer;
 mod data_dir;
+mod head;
 mod keys;
 mod open;
 mod scan_pool;

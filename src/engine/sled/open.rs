@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 
 use super::committer::{Committer, CommitterParts, QueueBounds};
 use super::data_dir::{DataDir, DataDirError};
+use super::head::Head;
 use super::keys::{self, Applied};
 use super::sync_hook;
 use super::tree::Tree;
 use crate::engine::EngineRules;
-use crate::engine::commit_log::{CommitLog, LogError, LoggedGroup};
+use crate::engine::commit_log::{CommitLog, LogError, LogReader, LoggedGroup};
 use crate::engine::decision::CurrentState;
 use crate::engine::request_memory::{MAX_REMEMBERED, REMEMBERED_FOR, RequestMemory};
 use crate::model::{Canonicalization, Change, ProfileId, Record, Revision};
@@ -107,6 +108,8 @@ pub(super) struct Opened {
     pub data_dir: DataDir,
     pub tree: Arc<Tree>,
     pub committer: Committer,
+    pub head: Arc<Head>,
+    pub log_reader: LogReader,
 }
 
 /// Opens a data directory. Blocks for as long as recovery takes.
@@ -140,10 +143,13 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         elapsed_ms = started.elapsed().as_millis() as u64,
         "opened the store"
     );
+    let head = Arc::new(Head::new(data_dir.incarnation(), applied.sequence));
+    let log_reader = LogReader::new(data_dir.commit_log(), data_dir.incarnation());
     let parts = CommitterParts {
         log,
         tree: tree.clone(),
         applied,
+        head: head.clone(),
         requests,
         incarnation: data_dir.incarnation(),
         rules: options.rules.clone(),
@@ -151,7 +157,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         suspect_mark: data_dir.suspect_mark(),
     };
     let committer = Committer::start(parts, options.queue).map_err(OpenError::Thread)?;
-    Ok(Opened { data_dir, tree, committer })
+    Ok(Opened { data_dir, tree, committer, head, log_reader })
 }
 
 fn open_tree(dir: &Path, cache_bytes: u64) -> Result<Arc<Tree>, OpenError> {
