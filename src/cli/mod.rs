@@ -11,6 +11,7 @@ mod profiles;
 mod reindex;
 mod serve;
 mod server_state;
+mod watch;
 
 use std::io;
 use std::path::PathBuf;
@@ -56,6 +57,8 @@ enum Command {
     Count(lists::CountArgs),
     /// Print profiles in the order of their ids.
     List(lists::ListArgs),
+    /// Follow changes, one JSON object a line.
+    Watch(watch::WatchArgs),
     /// Print what a server says about itself.
     Status(server_state::StatusArgs),
     /// Ask a server whether it serves; the exit code is the answer.
@@ -124,6 +127,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Domains(args) => lists::domains(&args),
         Command::Count(args) => lists::count(&args),
         Command::List(args) => lists::list(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Status(args) => server_state::status(&args),
         Command::Health(args) => server_state::health(&args),
         Command::Completions(args) => manual::completions(&args),

@@ -157,7 +157,7 @@ mod tests {
     fn every_position_in_the_tail_leads_to_all_that_follows() {
         let mut tail = Tail::new(position(10));
         // 13, 17 and 18 are positions without a change.
-        for (changes, next) in [(11..=12, 13), (14..=16, 17), (18..=17, 18), (19..=19, 19)] {
+        for (changes, next) in [(11..13, 13), (14..17, 17), (18..18, 18), (19..20, 19)] {
             tail.push(Chunk::new(ChangePage { changes: changes.map(change).collect(), next: position(next) }));
         }
         let all: Vec<_> = [11, 12, 14, 15, 16, 19].map(position).into();

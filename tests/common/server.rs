@@ -75,10 +75,15 @@ impl TestServer {
 
     /// A server over a store that the test goes on using, for at most so many watchers.
     pub async fn sharing<S: Store>(store: Arc<S>, max_watchers: usize) -> Self {
+        Self::sharing_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), store, max_watchers).await
+    }
+
+    /// The same on a listener.
+    pub async fn sharing_on<S: Store>(listener: TcpListener, store: Arc<S>, max_watchers: usize) -> Self {
         let feed = Arc::new(Feed::start(store.clone(), max_watchers));
         let settings = Canonicalization::default();
         let services = profilestore::rpc::services_with_feed(store, feed, None, settings).await.unwrap();
-        Self::with_services(TcpListener::bind("127.0.0.1:0").await.unwrap(), services).await
+        Self::with_services(listener, services).await
     }
 
     async fn serving<S: Store>(listener: TcpListener, store: S, cache: Option<Arc<HotCache>>) -> Self {
