@@ -4,7 +4,7 @@
 //!
 //! * `pb/`: the messages of `profilestore.v1` and the clients of its services.
 //! * `wire/`: the server side of the same services, in which every [`Profile`](PROFILE) that leaves the
-//!   server is already encoded: a `bytes` field inside a response, and `EncodedProfile` where the profile
+//!   server, and every event of a watch, is already encoded: a `bytes` field inside a response, and `EncodedProfile` where the profile
 //!   is the response itself. On the wire an embedded message and a bytes field are the same, so the
 //!   contract with callers is one; but the server sends stored profiles without decoding them.
 //! * `storage/`: the private messages of the commit log and of snapshots.
@@ -27,6 +27,8 @@ const ETCD_PROTO: &str = "etcd_kv.proto";
 const BENCH_DIR: &str = "benches/server";
 const PACKAGE: &str = "profilestore.v1";
 const PROFILE: &str = ".profilestore.v1.Profile";
+/// What is already encoded inside of a response: a profile, and an event, which is encoded once for all watchers.
+const ENCODED: [&str; 2] = [PROFILE, ".profilestore.v1.ProfileEvent"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -119,11 +121,11 @@ fn messages_that_send_profiles(file: &FileDescriptorProto) -> Vec<String> {
     loop {
         let found = file.message_type.iter().find(|message| {
             let name = message.name();
-            let sent_by_server = ["Response", "Result", "Event"].iter().any(|end| name.ends_with(end));
+            let sent_by_server = ["Response", "Result"].iter().any(|end| name.ends_with(end));
             sent_by_server
                 && !holders.iter().any(|holder| holder == name)
                 && message.field.iter().any(|field| {
-                    field.type_name() == PROFILE
+                    ENCODED.contains(&field.type_name())
                         || holders.iter().any(|holder| field.type_name() == format!(".{PACKAGE}.{holder}"))
                 })
         });
@@ -136,7 +138,7 @@ fn messages_that_send_profiles(file: &FileDescriptorProto) -> Vec<String> {
 
 fn replace_profiles_by_bytes(message: &mut DescriptorProto) {
     for field in &mut message.field {
-        if field.type_name() == PROFILE {
+        if ENCODED.contains(&field.type_name()) {
             field.type_name = None;
             field.set_type(Type::Bytes);
         }

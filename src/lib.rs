@@ -17,6 +17,7 @@ pub mod cache;
 pub mod cli;
 pub mod client;
 pub mod engine;
+pub mod feed;
 pub mod model;
 pub mod pb;
 pub mod rpc;

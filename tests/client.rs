@@ -14,6 +14,8 @@ mod imports;
 mod lost_connections;
 #[path = "client/proxy.rs"]
 mod proxy;
+#[path = "client/watches.rs"]
+mod watches;
 
 use std::net::SocketAddr;
 use std::time::Duration;

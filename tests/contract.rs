@@ -6,6 +6,8 @@
 
 mod common;
 
+#[path = "contract/changes.rs"]
+mod changes;
 #[path = "contract/commits.rs"]
 mod commits;
 #[path = "contract/conditions.rs"]
@@ -104,6 +106,16 @@ macro_rules! contract {
                     a_cursor_survives_a_restart,
                     a_cursor_of_another_scope_is_refused,
                     a_cursor_that_nobody_made_is_refused,
+                }
+                changes {
+                    changes_come_in_the_order_of_their_commits,
+                    a_change_says_what_became_of_the_profile,
+                    pages_of_changes_are_bounded_and_have_no_gap,
+                    a_page_of_changes_ends_at_the_position_asked_for,
+                    a_position_is_good_over_a_restart,
+                    a_position_that_this_store_did_not_make_is_refused,
+                    the_head_wakes_those_who_wait_for_changes,
+                    a_change_is_never_ahead_of_reads_nor_reads_of_the_head,
                 }
                 counters {
                     counters_follow_every_change,

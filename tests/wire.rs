@@ -20,6 +20,14 @@ mod reflection_and_health;
 mod stores;
 #[path = "wire/streams.rs"]
 mod streams;
+#[path = "wire/watch.rs"]
+mod watch;
+#[path = "wire/watch_ends.rs"]
+mod watch_ends;
+#[path = "wire/watch_snapshot.rs"]
+mod watch_snapshot;
+#[path = "wire/watcher.rs"]
+mod watcher;
 #[path = "wire/writes.rs"]
 mod writes;
 

@@ -10,8 +10,8 @@ use super::hot_cache::{Begun, HotCache};
 use super::shard::Loaded;
 use crate::model::{Domain, ProfileId, Record};
 use crate::store::{
-    Commit, Cursor, DomainOrder, DomainPage, Outcomes, Page, PageBounds, Scope, Store, StoreError, StoreState,
-    StoreStatus, VerifyReport,
+    ChangeBounds, ChangePage, Commit, Cursor, DomainOrder, DomainPage, Outcomes, Page, PageBounds, Position, Scope,
+    Store, StoreError, StoreState, StoreStatus, VerifyReport,
 };
 
 /// How long a caller waits for another's load before it loads by itself. A load that takes so long is not
@@ -114,6 +114,26 @@ impl<S: Store> Store for CachedStore<S> {
 
     async fn count(&self, scope: &Scope) -> Result<u64, StoreError> {
         self.inner.count(scope).await
+    }
+
+    async fn changes_after(&self, after: &Position, bounds: ChangeBounds) -> Result<ChangePage, StoreError> {
+        self.inner.changes_after(after, bounds).await
+    }
+
+    async fn head(&self) -> Result<Position, StoreError> {
+        self.inner.head().await
+    }
+
+    async fn oldest_position(&self) -> Result<Position, StoreError> {
+        self.inner.oldest_position().await
+    }
+
+    fn watch_head(&self) -> watch::Receiver<Position> {
+        self.inner.watch_head()
+    }
+
+    fn position_of(&self, record: &Record) -> Position {
+        self.inner.position_of(record)
     }
 
     fn status(&self) -> StoreStatus {

@@ -12,6 +12,7 @@ mod profiles;
 mod reindex;
 mod serve;
 mod server_state;
+mod watch;
 
 use std::io;
 use std::path::PathBuf;
@@ -85,6 +86,8 @@ enum Command {
     Export(bulk::export::ExportArgs),
     /// Put load on a server, and print rates and latencies.
     Load(load::LoadArgs),
+    /// Follow changes, one JSON object a line.
+    Watch(watch::WatchArgs),
     /// Print what a server says about itself.
     Status(server_state::StatusArgs),
     /// Ask a server whether it serves; the exit code is the answer.
@@ -156,6 +159,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Import(args) => bulk::import::run(&args),
         Command::Export(args) => bulk::export::run(&args),
         Command::Load(args) => load::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Status(args) => server_state::status(&args),
         Command::Health(args) => server_state::health(&args),
         Command::Completions(args) => manual::completions(&args),

@@ -41,6 +41,7 @@ mod import_run;
 mod paged;
 mod reads;
 mod retry;
+mod watch;
 mod writes;
 
 use std::sync::Arc;
@@ -56,11 +57,14 @@ pub use reads::Health;
 pub use tonic::Code;
 use tonic::transport::Channel;
 use tonic_health::pb::health_client::HealthClient;
+pub use watch::{Watch, WatchFrom, WatchOptions, Watched};
 pub use writes::{DeleteOptions, UpdateOptions, Write};
 
 use crate::pb::admin_service_client::AdminServiceClient;
 use crate::pb::profile_service_client::ProfileServiceClient;
-pub use crate::pb::{BatchGetProfilesResponse, DomainSummary, GetStatusResponse, Profile};
+pub use crate::pb::{
+    BatchGetProfilesResponse, DomainSummary, GetStatusResponse, Profile, ProfileEvent, ProfileEventType as EventType,
+};
 
 /// The largest answer that is accepted: a thousand profiles of the largest size fit.
 const MAX_RESPONSE_BYTES: usize = 32 * 1024 * 1024;

@@ -16,14 +16,16 @@ use super::decision::{CurrentState, Decided, GroupBasis, GroupDecision};
 use super::entry::{
     domain_page_start, domains_prefix, entry, page_start, parse_entry, read_page, scope_prefix, split_entry,
 };
+use super::kept_changes::KeptChanges;
 use super::request_memory::RequestMemory;
+use super::sequence;
 use crate::model::limits::MAX_COMMIT_WRITES;
 use crate::model::{
     Change, CommitTime, Domain, DomainKey, Incarnation, IndexKey, ProfileId, Record, Revision, counter_deltas,
 };
 use crate::store::{
-    Commit, CommitObserver, Corruption, Cursor, DomainCount, DomainOrder, DomainPage, Outcomes, Page, PageBounds,
-    Scope, Store, StoreError, StoreState, StoreStatus, Totals, VerifyReport,
+    ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainCount, DomainOrder, DomainPage,
+    Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, Totals, VerifyReport,
 };
 
 /// A store whose profiles live as long as it does.
@@ -33,6 +35,7 @@ pub struct MemoryStore {
     observer: Arc<dyn CommitObserver>,
     /// Guards the profiles; held for the whole of a commit and while a page is read.
     profiles: Mutex<Profiles>,
+    head: watch::Sender<Position>,
     state: watch::Sender<StoreState>,
 }
 
@@ -45,6 +48,7 @@ struct Profiles {
     last_time: CommitTime,
     profile_bytes: u64,
     requests: RequestMemory,
+    changes: KeptChanges,
 }
 
 /// The numbers of profiles of a domain itself and of it with all below it.
@@ -57,13 +61,21 @@ struct Counters {
 impl MemoryStore {
     /// An empty store.
     pub fn new(rules: EngineRules, observer: Arc<dyn CommitObserver>) -> Self {
+        let incarnation = Incarnation(rand::random());
         Self {
             rules,
-            incarnation: Incarnation(rand::random()),
+            incarnation,
             observer,
             profiles: Mutex::default(),
+            head: watch::Sender::new(sequence::position(incarnation, 0)),
             state: watch::Sender::new(StoreState::Open),
         }
+    }
+
+    /// The same, keeping so many changes for those who follow it; by default 100,000.
+    pub fn keeping_changes(self, max_changes: usize) -> Self {
+        self.profiles.lock().changes.max_changes = max_changes;
+        self
     }
 
     fn ensure_open(&self) -> Result<(), StoreError> {
@@ -162,6 +174,8 @@ impl Store for MemoryStore {
             profiles.apply(&changes);
             profiles.last_time = time;
             self.observer.after_apply(&changes);
+            profiles.changes.push(self.incarnation, time, &changes);
+            self.head.send_replace(sequence::position(self.incarnation, profiles.last_revision.0));
         }
         Ok(outcomes)
     }
@@ -230,6 +244,33 @@ impl Store for MemoryStore {
                 profiles.entries.range(prefix.clone()..).take_while(|entry| entry.starts_with(&prefix)).count() as u64
             }
         })
+    }
+
+    async fn changes_after(&self, after: &Position, bounds: ChangeBounds) -> Result<ChangePage, StoreError> {
+        self.ensure_open()?;
+        let profiles = self.profiles.lock();
+        let head = profiles.last_revision.0;
+        let sequence = |position| sequence::sequence_of(position, self.incarnation, head);
+        let through = bounds.through.as_ref().map_or(Ok(head), sequence)?;
+        profiles.changes.after(self.incarnation, sequence(after)?, through, bounds)
+    }
+
+    async fn head(&self) -> Result<Position, StoreError> {
+        self.ensure_open()?;
+        Ok(sequence::position(self.incarnation, self.profiles.lock().last_revision.0))
+    }
+
+    async fn oldest_position(&self) -> Result<Position, StoreError> {
+        self.ensure_open()?;
+        Ok(sequence::position(self.incarnation, self.profiles.lock().changes.oldest()))
+    }
+
+    fn watch_head(&self) -> watch::Receiver<Position> {
+        self.head.subscribe()
+    }
+
+    fn position_of(&self, record: &Record) -> Position {
+        sequence::position(self.incarnation, record.revision().0)
     }
 
     fn status(&self) -> StoreStatus {

@@ -10,8 +10,10 @@ mod digest;
 mod disk;
 mod durable_file;
 pub mod entry;
+mod kept_changes;
 pub mod memory;
 mod request_memory;
+mod sequence;
 pub mod sled;
 pub mod snapshot;
 

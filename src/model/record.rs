@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Buf, Bytes};
 use prost::Message;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use super::draft::Draft;
 use super::index_key::IndexKey;
@@ -20,6 +21,8 @@ const ETAG_CHARS: usize = 22;
 
 /// The first tag of the output-only fields: field 6, length-delimited.
 const ETAG_TAG: u8 = 6 << 3 | 2;
+const ID_FIELD: u32 = 1;
+const UPDATE_TIME_FIELD: u32 = 8;
 
 /// Which life of a store something belongs to. A restore from a backup begins a new one, so that what was
 /// handed out in the life before (etags, cursors, positions) is never mistaken for today's.
@@ -135,6 +138,30 @@ impl Record {
         &self.buffer
     }
 
+    /// When this version was committed, as the profile's update_time says; `None` when it does not.
+    pub fn update_time(&self) -> Option<prost_types::Timestamp> {
+        prost_types::Timestamp::decode(self.field(UPDATE_TIME_FIELD)?).ok()
+    }
+
+    /// The bytes of the profile's id; `None` when it has none.
+    pub fn id_bytes(&self) -> Option<&[u8]> {
+        self.field(ID_FIELD)
+    }
+
+    /// The content of a length-delimited field, without decoding the others.
+    fn field(&self, wanted: u32) -> Option<&[u8]> {
+        let mut rest = self.profile_bytes();
+        while !rest.is_empty() {
+            let (tag, wire_type) = decode_key(&mut rest).ok()?;
+            if tag == wanted && wire_type == WireType::LengthDelimited {
+                let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
+                return rest.get(..length);
+            }
+            skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?;
+        }
+        None
+    }
+
     /// Decodes the profile. An error means that the stored bytes are not a profile.
     pub fn decode(&self) -> Result<Profile, prost::DecodeError> {
         Profile::decode(self.profile())
@@ -180,6 +207,8 @@ mod tests {
         assert_eq!((profile.display_name.as_str(), profile.domain.as_str()), ("Ada", "b.example"));
         assert_eq!(profile.etag, etag.as_str());
         assert_eq!(profile.update_time.unwrap().nanos, 500_000_000);
+        assert_eq!(record.update_time(), profile.update_time);
+        assert_eq!(record.id_bytes(), Some(&b"a"[..]));
         assert_eq!(record.index_key().unwrap().as_bytes(), b"example\0b\0\x01a");
         assert!(record.has_content_of(&draft("Ada")));
         assert!(!record.has_content_of(&draft("Ad")) && !record.has_content_of(&draft("Adam")));

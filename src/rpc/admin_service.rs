@@ -9,14 +9,18 @@ use tonic::{Request, Response, Status};
 
 use super::error::RpcError;
 use super::request::to_int64;
+use super::watch::token_of;
 use super::wire::admin_service_server::AdminService;
 use crate::cache::{CacheFigures, HotCache};
+use crate::feed::{Feed, Window};
+use crate::model::CommitTime;
 use crate::pb;
 use crate::store::{Store, StoreStatus};
 
 /// Answers the calls of `AdminService`.
 pub struct AdminHandler<S> {
     store: Arc<S>,
+    feed: Arc<Feed<S>>,
     /// The cache in front of the store, for its figures.
     cache: Option<Arc<HotCache>>,
     started: Instant,
@@ -24,8 +28,8 @@ pub struct AdminHandler<S> {
 
 impl<S: Store> AdminHandler<S> {
     /// A handler over a store; the server's uptime counts from here.
-    pub fn new(store: Arc<S>, cache: Option<Arc<HotCache>>) -> Self {
-        Self { store, cache, started: Instant::now() }
+    pub fn new(store: Arc<S>, feed: Arc<Feed<S>>, cache: Option<Arc<HotCache>>) -> Self {
+        Self { store, feed, cache, started: Instant::now() }
     }
 
     async fn status(&self) -> Result<pb::GetStatusResponse, RpcError> {
@@ -39,8 +43,17 @@ impl<S: Store> AdminHandler<S> {
             live_bytes: to_int64(totals.profile_bytes),
             disk_bytes: to_int64(self.store.disk_bytes().await?),
             cache: self.cache.as_ref().map(|cache| cache_status(&cache.figures())),
-            feed: None,
+            feed: Some(feed_status(&self.feed.window().await?)),
         })
+    }
+}
+
+fn feed_status(window: &Window) -> pb::FeedStatus {
+    pb::FeedStatus {
+        oldest_token: token_of(window.oldest),
+        newest_token: token_of(window.newest),
+        oldest_time: window.oldest_time.map(CommitTime::to_timestamp),
+        watcher_count: to_int64(window.watchers as u64),
     }
 }
 

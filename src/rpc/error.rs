@@ -7,10 +7,12 @@
 //! | request id of another request | `INVALID_ARGUMENT` + `BadRequest` | `REQUEST_ID_REUSED` |
 //! | undecodable message | `INVALID_ARGUMENT` | `MALFORMED_REQUEST` |
 //! | more profiles than one answer holds | `OUT_OF_RANGE` | `ANSWER_TOO_LARGE` |
+//! | damaged or foreign resume token | `INVALID_ARGUMENT` + `BadRequest` | `INVALID_PAGE_TOKEN` |
+//! | resume token older than what is kept | `OUT_OF_RANGE` | `FEED_TRUNCATED` |
 //! | absent | `NOT_FOUND` | `PROFILE_NOT_FOUND` |
 //! | must be absent, is present / e-mail taken | `ALREADY_EXISTS` | `PROFILE_EXISTS` / `EMAIL_IN_USE` |
 //! | etag differs | `ABORTED` | `ETAG_MISMATCH` |
-//! | queue full | `RESOURCE_EXHAUSTED` + `RetryInfo` | `OVERLOADED` |
+//! | queue full, too many watchers | `RESOURCE_EXHAUSTED` + `RetryInfo` | `OVERLOADED` |
 //! | disk nearly full | `RESOURCE_EXHAUSTED` + `RetryInfo` | `DISK_LOW` |
 //! | draining, engine closed after a failed write | `UNAVAILABLE` + `RetryInfo` | `DRAINING`, `STORE_FAILED` |
 //! | checksum or format wrong | `DATA_LOSS` | `CORRUPT_RECORD` |
@@ -56,6 +58,21 @@ pub enum RpcError {
     /// The cursor of an export is damaged, or another call gave it.
     #[error("the cursor is not one of this call's")]
     InvalidCursor,
+    /// The resume token of a watch is damaged, or another watch gave it.
+    #[error("the resume token is not one of this call's")]
+    InvalidResumeToken,
+    /// The changes after a resume token are no longer kept.
+    #[error("the changes after the resume token are no longer kept")]
+    FeedTruncated {
+        /// The oldest token that a watch with the same arguments still goes on from.
+        oldest_token: String,
+    },
+    /// There are as many watchers as there may be.
+    #[error("there are too many watchers")]
+    TooManyWatchers {
+        /// The bound.
+        limit: usize,
+    },
     /// The request is not the message that it should be.
     #[error("{0}")]
     Malformed(prost::DecodeError),
@@ -130,6 +147,14 @@ impl RpcError {
                 let answer = Answer::invalid(Violations::one("cursor", description));
                 Answer { reason: "INVALID_PAGE_TOKEN", ..answer }
             }
+            Self::InvalidResumeToken => invalid_resume_token(),
+            Self::FeedTruncated { oldest_token } => feed_truncated().with("oldest_token", oldest_token),
+            Self::TooManyWatchers { limit } => {
+                let message = format!("there are {limit} watchers already; repeat a little later");
+                Answer::new(Code::ResourceExhausted, "OVERLOADED", message)
+                    .with("limit", limit)
+                    .retry_after(RETRY_WHEN_UNAVAILABLE)
+            }
             // The text names a message and a field, never a value.
             Self::Malformed(error) => Answer::new(Code::InvalidArgument, "MALFORMED_REQUEST", error.to_string()),
             Self::TooManyFields => Answer::new(Code::InvalidArgument, "MALFORMED_REQUEST", self.to_string())
@@ -178,6 +203,8 @@ fn store_error(error: StoreError) -> Answer {
             Answer::invalid(Violations::one("writes", description)).with("writes", writes).with("limit", limit)
         }
         StoreError::InvalidCursor => invalid_page_token(),
+        StoreError::InvalidPosition => invalid_resume_token(),
+        StoreError::Truncated { .. } => feed_truncated(),
         StoreError::Overloaded => {
             Answer::new(Code::ResourceExhausted, "OVERLOADED", "too many calls are waiting; repeat a little later")
                 .retry_after(RETRY_WHEN_OVERLOADED)
@@ -232,6 +259,17 @@ fn invalid_page_token() -> Answer {
     let description = "must be the next_page_token of a call with the same arguments";
     let answer = Answer::invalid(Violations::one("page_token", description));
     Answer { reason: "INVALID_PAGE_TOKEN", ..answer }
+}
+
+fn invalid_resume_token() -> Answer {
+    let description = "must be the resume_token of a watch of this store with the same domain";
+    let answer = Answer::invalid(Violations::one("resume_token", description));
+    Answer { reason: "INVALID_PAGE_TOKEN", ..answer }
+}
+
+fn feed_truncated() -> Answer {
+    let message = "the changes after the resume token are no longer kept; start anew, or at the oldest token";
+    Answer::new(Code::OutOfRange, "FEED_TRUNCATED", message)
 }
 
 /// A status in the making.

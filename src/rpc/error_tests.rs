@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::Etag;
+use crate::store::Position;
 
 /// What a status must be.
 struct Row {
@@ -95,6 +96,26 @@ fn table() -> Vec<(RpcError, Row)> {
             },
         ),
         (RpcError::InvalidCursor, Row { fields: &["cursor"], ..row(InvalidArgument, "INVALID_PAGE_TOKEN") }),
+        (
+            RpcError::InvalidResumeToken,
+            Row { fields: &["resume_token"], ..row(InvalidArgument, "INVALID_PAGE_TOKEN") },
+        ),
+        (
+            RpcError::FeedTruncated { oldest_token: "old".into() },
+            Row { metadata: &[("oldest_token", "old")], ..row(OutOfRange, "FEED_TRUNCATED") },
+        ),
+        (
+            RpcError::TooManyWatchers { limit: 5 },
+            Row { metadata: &[("limit", "5")], retry: true, ..row(ResourceExhausted, "OVERLOADED") },
+        ),
+        (
+            RpcError::Store(StoreError::InvalidPosition),
+            Row { fields: &["resume_token"], ..row(InvalidArgument, "INVALID_PAGE_TOKEN") },
+        ),
+        (
+            RpcError::Store(StoreError::Truncated { oldest: Position::new(b"p").unwrap() }),
+            row(OutOfRange, "FEED_TRUNCATED"),
+        ),
         (RpcError::RepeatedAndGone, row(NotFound, "PROFILE_NOT_FOUND")),
         (
             RpcError::Store(StoreError::Rejected { index: 3, rejection: Rejection::EmailInUse }),

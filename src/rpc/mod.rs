@@ -1,6 +1,6 @@
 //! The gRPC services over any store: protobuf in and out, and nothing that a store should decide.
 //!
-//! [`profile_service`] answers callers (`reads`, `writes`, `import`, `export`, with `request`, `checked_write`
+//! [`profile_service`] answers callers (`reads`, `writes`, `import`, `export`, `watch`, with `request`, `checked_write`
 //! and `page_token` for what they share), [`admin_service`] operators. [`error`] is the one place where a failure becomes a status.
 //! [`deadline`] ends every call at its caller's deadline; `fast_lane` (with `lane_request` and `lane_body`) answers
 //! hot reads past all of that. [`in_flight`] bounds the bytes of all requests. [`services`] puts all of it together, with health
@@ -21,6 +21,7 @@ mod page_token;
 pub mod profile_service;
 mod reads;
 mod request;
+mod watch;
 mod writes;
 
 /// Generated code: the server side of the services, in which a profile that leaves is already encoded.
@@ -31,6 +32,7 @@ mod wire {
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -47,6 +49,7 @@ use self::profile_service::ProfileHandler;
 use self::wire::admin_service_server::{self, AdminServiceServer};
 use self::wire::profile_service_server::{self, ProfileServiceServer};
 use crate::cache::HotCache;
+use crate::feed::{Feed, MAX_WATCHERS};
 use crate::model::Canonicalization;
 use crate::model::limits::MAX_REQUEST_BYTES;
 use crate::store::Store;
@@ -61,6 +64,8 @@ pub struct Services {
     health: HealthReporter,
     cache: Option<Arc<HotCache>>,
     in_flight: Arc<InFlight>,
+    /// Ends the watches.
+    watches_end: CancellationToken,
 }
 
 /// The services over a store whose index was built with `settings`; `cache` is the one in front of it, for its
@@ -70,10 +75,22 @@ pub async fn services<S: Store>(
     cache: Option<Arc<HotCache>>,
     settings: Canonicalization,
 ) -> Result<Services, tonic_reflection::server::Error> {
-    let profiles = ProfileServiceServer::new(ProfileHandler::new(store.clone(), settings))
+    let feed = Arc::new(Feed::start(store.clone(), MAX_WATCHERS));
+    services_with_feed(store, feed, cache, settings).await
+}
+
+/// The same with a feed of the store's changes that was made before.
+pub async fn services_with_feed<S: Store>(
+    store: Arc<S>,
+    feed: Arc<Feed<S>>,
+    cache: Option<Arc<HotCache>>,
+    settings: Canonicalization,
+) -> Result<Services, tonic_reflection::server::Error> {
+    let watches_end = feed.closing().clone();
+    let profiles = ProfileServiceServer::new(ProfileHandler::new(store.clone(), feed.clone(), settings))
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let admin = AdminServiceServer::new(AdminHandler::new(store, cache.clone()))
+    let admin = AdminServiceServer::new(AdminHandler::new(store, feed, cache.clone()))
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let health = HealthReporter::new();
@@ -84,7 +101,7 @@ pub async fn services<S: Store>(
         .add_service(reflection().build_v1alpha()?)
         .prepare();
     let in_flight = InFlight::new(REQUEST_BYTES_IN_FLIGHT);
-    let services = Services { routes, health, cache, in_flight };
+    let services = Services { routes, health, cache, in_flight, watches_end };
     services.set_health(ServingStatus::Serving).await;
     Ok(services)
 }
@@ -122,6 +139,11 @@ impl Services {
         for name in HEALTH_NAMES {
             health.clear_service_status(name).await;
         }
+    }
+
+    /// Ends the watches: each sends what its watcher has not seen, then fails with `DRAINING`.
+    pub fn end_watches(&self) {
+        self.watches_end.cancel();
     }
 
     async fn set_health(&self, status: ServingStatus) {

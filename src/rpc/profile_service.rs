@@ -1,6 +1,6 @@
 //! `profilestore.v1.ProfileService` over any store.
 //!
-//! This file only binds names to calls; what they do is in `reads`, `writes`, `import` and `export`.
+//! This file only binds names to calls; what they do is in `reads`, `writes`, `import`, `export` and `watch`.
 
 use std::sync::Arc;
 
@@ -8,11 +8,12 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::codec::EncodedProfile;
-use super::error::RpcError;
 use super::export::export;
 use super::import::import;
+use super::watch::watch;
 use super::wire;
 use super::wire::profile_service_server::ProfileService;
+use crate::feed::Feed;
 use crate::model::Canonicalization;
 use crate::pb;
 use crate::store::Store;
@@ -20,14 +21,15 @@ use crate::store::Store;
 /// Answers the calls of `ProfileService` from a store.
 pub struct ProfileHandler<S> {
     pub(super) store: Arc<S>,
+    feed: Arc<Feed<S>>,
     /// How addresses become canonical; the store's index was built with the same.
     pub(super) settings: Canonicalization,
 }
 
 impl<S: Store> ProfileHandler<S> {
-    /// A handler over a store whose index was built with `settings`.
-    pub fn new(store: Arc<S>, settings: Canonicalization) -> Self {
-        Self { store, settings }
+    /// A handler over a store whose index was built with `settings`, and the feed of its changes.
+    pub fn new(store: Arc<S>, feed: Arc<Feed<S>>, settings: Canonicalization) -> Self {
+        Self { store, feed, settings }
     }
 }
 
@@ -137,8 +139,8 @@ impl<S: Store> ProfileService for ProfileHandler<S> {
 
     async fn watch_profiles(
         &self,
-        _: Request<pb::WatchProfilesRequest>,
+        request: Request<pb::WatchProfilesRequest>,
     ) -> Result<Response<Self::WatchProfilesStream>, Status> {
-        Err(RpcError::NotImplemented("WatchProfiles").into())
+        Ok(Response::new(Box::pin(watch(self.feed.clone(), request.into_inner()).await?)))
     }
 }

@@ -14,6 +14,7 @@ use super::serving::{self, ServingLimits};
 use super::settings::Settings;
 use super::stack::{self, ServerStore};
 use crate::engine::sled::OpenError;
+use crate::feed::Feed;
 use crate::rpc;
 use crate::store::{Store, StoreError, StoreState};
 
@@ -80,7 +81,9 @@ impl Server {
             load_sample(&store, settings, count).await?;
         }
         let unready = CancellationToken::new();
-        let services = rpc::services(store.clone(), Some(store.cache().clone()), settings.email.canonicalization())
+        let feed = Arc::new(Feed::start(store.clone(), settings.limits.watchers));
+        let (cache, canonicalization) = (store.cache().clone(), settings.email.canonicalization());
+        let services = rpc::services_with_feed(store.clone(), feed, Some(cache), canonicalization)
             .await
             .map_err(|error| ServeError::Start(error.to_string()))?
             .with_request_bytes_in_flight(settings.limits.request_bytes_in_flight);
@@ -142,6 +145,7 @@ impl Server {
         }
         draining.cancel();
         self.services.end_health_watches().await;
+        self.services.end_watches();
         match serving.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the serving threads could not be started"),

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::serving::ServingLimits;
 use super::store_settings::StoreSettings;
+use crate::feed::MAX_WATCHERS;
 use crate::model::Canonicalization;
 use crate::model::limits::MAX_REQUEST_BYTES;
 use crate::rpc;
@@ -150,6 +151,8 @@ pub struct LimitSettings {
     /// How long the calls of a connection that is too old may go on.
     #[serde(with = "humantime_serde")]
     pub connection_age_grace: Duration,
+    /// The most watchers; more are refused.
+    pub watchers: usize,
 }
 
 impl Default for LimitSettings {
@@ -166,6 +169,7 @@ impl Default for LimitSettings {
             keepalive_timeout: serving.keepalive_timeout,
             connection_age: serving.connection_age,
             connection_age_grace: serving.connection_age_grace,
+            watchers: MAX_WATCHERS,
         }
     }
 }
@@ -199,6 +203,7 @@ impl LimitSettings {
             seconds(1, 86_400).contains(&self.connection_age_grace),
             "limits.connection_age_grace must be 1s to 1day",
         );
+        require((1..=60_000).contains(&self.watchers), "limits.watchers must be 1 to 60000");
     }
 }
 

@@ -1,5 +1,6 @@
 //! What can go wrong in a store.
 
+use super::changes::Position;
 use crate::model::Rejection;
 
 /// A failure of a store.
@@ -38,6 +39,15 @@ pub enum StoreError {
     /// The cursor was not made by this store.
     #[error("the cursor is not one of this store's")]
     InvalidCursor,
+    /// The position was not made by this store, or by a former life of it.
+    #[error("the position is not one of this store's")]
+    InvalidPosition,
+    /// What follows the position is no longer kept.
+    #[error("the changes after the position are no longer kept")]
+    Truncated {
+        /// The oldest position that is still good.
+        oldest: Position,
+    },
     /// Too much is waiting already. The call had no effect and may be repeated a little later.
     #[error("too many calls are waiting")]
     Overloaded,

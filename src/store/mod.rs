@@ -4,6 +4,7 @@
 //! (`tests/contract.rs`) holds every engine and every wrapped store to. The seam speaks only of the model;
 //! no byte of a format, no transaction, no engine's word crosses it.
 
+mod changes;
 mod clock;
 mod commit;
 mod error;
@@ -14,6 +15,7 @@ use std::future::Future;
 
 use tokio::sync::watch;
 
+pub use changes::{ChangeBounds, ChangePage, CommittedChange, Position};
 pub use clock::Clock;
 pub use commit::{Commit, CommitMode, Outcomes, RequestId, RequestMark};
 pub use error::{Corruption, StoreError};
@@ -163,6 +165,36 @@ pub trait Store: Send + Sync + 'static {
 
     /// The number of profiles of a scope: all, a domain or a subtree in constant time; an e-mail by counting.
     fn count(&self, scope: &Scope) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// The changes after a position, in the order in which they were committed, each once and with none left out:
+    /// of all profiles together an order that every call agrees on, and the changes of an atomic commit without
+    /// others between them.
+    ///
+    /// A change is among them only when it is durable and reads show it, and every change is that was committed by
+    /// a commit that returned before the call began. A position is good for ever, over restarts, until what
+    /// follows it is no longer kept: then it gives [`StoreError::Truncated`]. A position of another store, or of
+    /// another life of this one, or that nobody made, gives [`StoreError::InvalidPosition`].
+    ///
+    /// A page holds at most `bounds.max_changes` changes and `bounds.max_bytes` bytes, but at least one change
+    /// unless none follows. With `bounds.through` it ends there at the latest.
+    fn changes_after(
+        &self,
+        after: &Position,
+        bounds: ChangeBounds,
+    ) -> impl Future<Output = Result<ChangePage, StoreError>> + Send;
+
+    /// The newest position. It covers every change that any read has shown which returned before this call began.
+    fn head(&self) -> impl Future<Output = Result<Position, StoreError>> + Send;
+
+    /// The oldest position that [`changes_after`](Store::changes_after) still goes on from.
+    fn oldest_position(&self) -> impl Future<Output = Result<Position, StoreError>> + Send;
+
+    /// Wakes whoever waits for changes. It holds the newest position whose changes can be read; since it carries no
+    /// changes, nobody who looks at it late misses any. It holds it before the commit's caller is answered.
+    fn watch_head(&self) -> watch::Receiver<Position>;
+
+    /// The position of the change that made this version of a profile.
+    fn position_of(&self, record: &Record) -> Position;
 
     /// Figures that cost nothing.
     fn status(&self) -> StoreStatus;

@@ -159,3 +159,25 @@ fn on_a_terminal_of_40_columns_a_table_fits() {
     let widest = ran.out.lines().map(|line| line.trim_end_matches('\r').chars().count()).max().unwrap();
     assert!(widest <= 40, "{widest} columns: {}", ran.out);
 }
+
+#[test]
+fn watch_prints_changes_as_json_and_goes_on_after_a_token() {
+    let server = Server::with_profiles();
+    assert_eq!(server.run(&["delete", "bob"]).code, 0);
+    let all = json(&server.run(&["watch", "--from", "oldest", "--limit", "4"]));
+    let short: Vec<_> = all.iter().map(|line| format!("{} {}", line["type"], line["id"])).collect();
+    assert_eq!(short, [r#""PUT" "ada""#, r#""PUT" "bob""#, r#""PUT" "eve""#, r#""DELETE" "bob""#]);
+    assert_eq!(all[0]["profile"]["email"], "Ada@Example.com");
+    assert!(all[3].get("profile").is_none() && all.iter().all(|line| line["position"].is_string()));
+    let token = all[3]["resumeToken"].as_str().unwrap();
+    assert_eq!(server.run(&["put", "new", "--email", "new@mail.example.com"]).code, 0);
+    let [new] = &json(&server.run(&["watch", "--from", token, "--limit", "1"]))[..] else { panic!("one line") };
+    assert_eq!(new["id"], "new");
+    let below = ["watch", "example.com", "--subdomains", "--snapshot", "--limit", "3"];
+    let mut ids: Vec<_> = json(&server.run(&below)).iter().map(|line| line["id"].to_string()).collect();
+    ids.sort();
+    assert_eq!(ids, [r#""ada""#, r#""eve""#, r#""new""#]);
+    let wrong = server.run(&["watch", "example.com", "--from", token]);
+    assert_eq!(wrong.code, 1);
+    assert!(wrong.err.contains("resume_token"), "{wrong:?}");
+}

@@ -14,8 +14,8 @@ use profilestore::engine::EngineRules;
 use profilestore::engine::memory::MemoryStore;
 use profilestore::model::{Change, Domain, ProfileId, Record, Revision};
 use profilestore::store::{
-    Commit, CommitObserver, Cursor, DomainOrder, DomainPage, Outcomes, Page, PageBounds, Scope, Store, StoreError,
-    StoreState, StoreStatus, VerifyReport,
+    ChangeBounds, ChangePage, Commit, CommitObserver, Cursor, DomainOrder, DomainPage, Outcomes, Page, PageBounds,
+    Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyReport,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -219,6 +219,26 @@ impl Store for GatedStore {
 
     async fn count(&self, scope: &Scope) -> Result<u64, StoreError> {
         self.decider.count(scope).await
+    }
+
+    async fn changes_after(&self, after: &Position, bounds: ChangeBounds) -> Result<ChangePage, StoreError> {
+        self.decider.changes_after(after, bounds).await
+    }
+
+    async fn head(&self) -> Result<Position, StoreError> {
+        self.decider.head().await
+    }
+
+    async fn oldest_position(&self) -> Result<Position, StoreError> {
+        self.decider.oldest_position().await
+    }
+
+    fn watch_head(&self) -> watch::Receiver<Position> {
+        self.decider.watch_head()
+    }
+
+    fn position_of(&self, record: &Record) -> Position {
+        self.decider.position_of(record)
     }
 
     fn status(&self) -> StoreStatus {

@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use profilestore::cache::{CachedStore, HotCache};
 use profilestore::engine::EngineRules;
 use profilestore::engine::memory::MemoryStore;
+use profilestore::feed::Feed;
 use profilestore::model::Canonicalization;
 use profilestore::pb::profile_service_client::ProfileServiceClient;
 use profilestore::rpc::Services;
@@ -64,9 +65,26 @@ impl TestServer {
         Self::serving(listener, store, None).await
     }
 
+    /// A server over a store that the test goes on using, for at most so many watchers.
+    pub async fn sharing<S: Store>(store: Arc<S>, max_watchers: usize) -> Self {
+        Self::sharing_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), store, max_watchers).await
+    }
+
+    /// The same on a listener.
+    pub async fn sharing_on<S: Store>(listener: TcpListener, store: Arc<S>, max_watchers: usize) -> Self {
+        let feed = Arc::new(Feed::start(store.clone(), max_watchers));
+        let settings = Canonicalization::default();
+        let services = profilestore::rpc::services_with_feed(store, feed, None, settings).await.unwrap();
+        Self::with_services(listener, services).await
+    }
+
     async fn serving<S: Store>(listener: TcpListener, store: S, cache: Option<Arc<HotCache>>) -> Self {
         let services =
             profilestore::rpc::services(Arc::new(store), cache, Canonicalization::default()).await.unwrap();
+        Self::with_services(listener, services).await
+    }
+
+    async fn with_services(listener: TcpListener, services: Services) -> Self {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         tokio::spawn(serving::serve(listener, services.stack(), 2, ServingLimits::default(), shutdown.clone()));

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::task::Poll;
 
 use profilestore::model::Precondition;
-use profilestore::store::{Commit, CommitMode, DomainOrder, Scope, Store, StoreError, StoreState};
+use profilestore::store::{ChangeBounds, Commit, CommitMode, DomainOrder, Scope, Store, StoreError, StoreState};
 
 use crate::common::profiles::*;
 use crate::common::stacks::Stack;
@@ -51,6 +51,7 @@ pub async fn after_closing_every_method_says_so<K: Stack>() {
     let store = stack.store();
     commit(store, vec![put("a", "a@x.example", ""), put("b", "b@x.example", "")]).await;
     get(store, "a").await;
+    let head = store.head().await.unwrap();
     store.get_many(&ids(["a", "none"])).await.unwrap();
     store.close().await.unwrap();
     assert_eq!(store.get(&id("a")).await, Err(StoreError::Closed));
@@ -71,6 +72,10 @@ pub async fn after_closing_every_method_says_so<K: Stack>() {
     for order in [DomainOrder::Index, DomainOrder::LargestFirst] {
         assert_eq!(store.list_domains(None, order, None, 10).await, Err(StoreError::Closed));
     }
+    let bounds = ChangeBounds { max_changes: 1, max_bytes: 1, through: None };
+    assert_eq!(store.changes_after(&head, bounds).await, Err(StoreError::Closed));
+    assert_eq!(store.head().await, Err(StoreError::Closed));
+    assert_eq!(store.oldest_position().await, Err(StoreError::Closed));
     assert_eq!(store.verify().await, Err(StoreError::Closed));
 }
 

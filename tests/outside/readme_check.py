@@ -1,4 +1,5 @@
-"""Pastes what README.md offers for pasting: every grpcurl line, the Python client and the command line."""
+"""Pastes what README.md offers for pasting: every grpcurl line, the Python client, the command line,
+and the example that watches."""
 
 import os
 import re
@@ -75,6 +76,23 @@ def check_command_line(checks: Checks, server: Server) -> None:
             checks.equal(done.returncode, 0, f"exit code of {line!r}, which says {done.stderr[-300:]!r}")
 
 
+def check_watch_example(checks: Checks, server: Server) -> None:
+    """The example follows, keeps its place and goes on from there."""
+    with tempfile.TemporaryDirectory() as folder:
+        token = Path(folder) / "token"
+        command = [sys.executable, str(REPOSITORY / "examples" / "watch.py"), "--address", server.address]
+        command += ["--oldest", "--limit", "10", "--token-file", str(token)]
+        environment = os.environ | {"PYTHONPATH": FOLDER}
+        runs = [
+            subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment) for _ in range(2)
+        ]
+    for done in runs:
+        checks.equal(done.returncode, 0, f"exit code of examples/watch.py, which says {done.stderr[-300:]!r}")
+    first, second = (set(done.stdout.splitlines()) for done in runs)
+    checks.that(len(first) >= 10 and len(second) >= 10, "the example prints the changes")
+    checks.that(not first & second, "the example goes on where it stopped")
+
+
 def check_python(checks: Checks, server: Server) -> None:
     """Every Python block runs and prints something."""
     programs = blocks("python")
@@ -91,6 +109,7 @@ def main() -> None:
     with Server("--sample", str(SAMPLE)) as server:
         check_grpcurl(checks, server)
         check_python(checks, server)
+        check_watch_example(checks, server)
         check_command_line(checks, server)
     checks.finish()
 

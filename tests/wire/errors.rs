@@ -227,10 +227,8 @@ async fn unknown_methods_and_services_are_unimplemented() {
 #[tokio::test]
 async fn what_is_not_served_yet_says_so() {
     let server = TestServer::start().await;
-    let mut client = server.profiles();
     let mut admin = admin_service_client::AdminServiceClient::new(server.channel());
     for (name, status) in [
-        ("WatchProfiles", client.watch_profiles(WatchProfilesRequest::default()).await.err()),
         ("GetHotKeys", admin.get_hot_keys(GetHotKeysRequest::default()).await.err()),
         ("Backup", admin.backup(BackupRequest {}).await.err()),
         ("Verify", admin.verify(VerifyRequest {}).await.err()),

@@ -81,6 +81,27 @@ impl Store for FaultyStore {
         self.inner.count(scope).await
     }
 
+    async fn changes_after(&self, after: &Position, bounds: ChangeBounds) -> Result<ChangePage, StoreError> {
+        self.strike().await?;
+        self.inner.changes_after(after, bounds).await
+    }
+
+    async fn head(&self) -> Result<Position, StoreError> {
+        self.inner.head().await
+    }
+
+    async fn oldest_position(&self) -> Result<Position, StoreError> {
+        self.inner.oldest_position().await
+    }
+
+    fn watch_head(&self) -> watch::Receiver<Position> {
+        self.inner.watch_head()
+    }
+
+    fn position_of(&self, record: &Record) -> Position {
+        self.inner.position_of(record)
+    }
+
     fn status(&self) -> StoreStatus {
         self.inner.status()
     }

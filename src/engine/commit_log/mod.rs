@@ -17,12 +17,15 @@
 mod close_mark;
 mod codec;
 mod frame;
+mod frame_walk;
 mod log;
 mod range;
+mod reader;
 mod segment;
 mod trim;
 
 pub use codec::{LoggedChange, LoggedGroup, sequence_numbers};
 pub use log::{CommitLog, LogError, LogOptions};
 pub use range::read_range;
+pub use reader::{LogPage, LogReader, ReadError};
 pub use trim::{Retention, Trimmed, bytes_after, trim};

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use super::committer::{Answer, CommitterParts, Message, Queued, Request, fail};
+use super::head::Head;
 use super::keys::Applied;
 use super::space::SpaceWatch;
 use super::tree::Tree;
@@ -72,6 +73,7 @@ pub(super) struct CommitThread {
     log: Option<CommitLog>,
     tree: Arc<Tree>,
     applied: Applied,
+    head: Arc<Head>,
     /// What the log remembers.
     requests: RequestMemory,
     incarnation: Incarnation,
@@ -113,6 +115,7 @@ impl CommitThread {
             log: Some(parts.log),
             tree: parts.tree,
             applied: parts.applied,
+            head: parts.head,
             requests: parts.requests,
             incarnation: parts.incarnation,
             rules: parts.rules,
@@ -291,9 +294,11 @@ impl CommitThread {
         }
         self.observer.before_apply(changes);
         self.applying = true;
+        self.head.begin(sequence);
         self.applied = self.progress.during(Step::Apply, || self.tree.apply(prepared))?;
         self.applying = false;
         self.observer.after_apply(changes);
+        self.head.publish(sequence);
         for request in group.requests {
             self.requests.remember(request, group.time);
         }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::commit_thread::CommitThread;
+use super::head::Head;
 use super::keys::Applied;
 use super::space::SpaceWatch;
 use super::tree::Tree;
@@ -81,6 +82,8 @@ pub struct CommitterParts {
     pub tree: Arc<Tree>,
     /// How far the tree has come.
     pub applied: Applied,
+    /// How far everybody may read.
+    pub head: Arc<Head>,
     /// The requests that the log remembers.
     pub requests: RequestMemory,
     /// The life of the store.

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use super::committer::{Committer, CommitterParts, QueueBounds};
 use super::data_dir::{DataDir, DataDirError};
+use super::head::Head;
 use super::maintenance::{Maintenance, MaintenanceParts, SnapshotPolicy};
 use super::space::{Ballast, SpaceBounds, SpaceWatch};
 use super::state::{self, State};
 use super::tree::Tree;
-use crate::engine::commit_log::{LogError, LogOptions, Retention};
+use crate::engine::commit_log::{LogError, LogOptions, LogReader, Retention};
 use crate::engine::request_memory::{MAX_REMEMBERED, REMEMBERED_FOR, RequestMemory};
 use crate::engine::{Disk, EngineRules};
 use crate::model::Canonicalization;
@@ -149,6 +150,8 @@ pub(super) struct Opened {
     pub tree: Arc<Tree>,
     pub committer: Committer,
     pub maintenance: Maintenance,
+    pub head: Arc<Head>,
+    pub log_reader: LogReader,
 }
 
 /// Opens a data directory. Blocks for as long as recovery takes.
@@ -181,10 +184,13 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         "opened the store"
     );
     let checkpoint = Arc::new(AtomicU64::new(applied.sequence));
+    let head = Arc::new(Head::new(data_dir.incarnation(), applied.sequence));
+    let log_reader = LogReader::new(data_dir.commit_log(), data_dir.incarnation());
     let parts = CommitterParts {
         log,
         tree: tree.clone(),
         applied,
+        head: head.clone(),
         requests,
         incarnation: data_dir.incarnation(),
         rules: options.rules.clone(),
@@ -210,5 +216,5 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         state: committer.state().clone(),
     })
     .map_err(OpenError::Thread)?;
-    Ok(Opened { data_dir, tree, committer, maintenance })
+    Ok(Opened { data_dir, tree, committer, maintenance, head, log_reader })
 }

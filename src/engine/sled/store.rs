@@ -8,20 +8,22 @@ use tokio::sync::watch;
 
 use super::committer::Committer;
 use super::data_dir::DataDir;
+use super::head::Head;
 use super::maintenance::Maintenance;
 use super::open::{self, OpenError, SledOptions};
 use super::scan_pool::{Cancelled, ScanPool};
 use super::snapshotter::Snapshot;
 use super::tree::Tree;
 use super::verify;
+use crate::engine::commit_log::{LogReader, ReadError};
 use crate::engine::decision::CurrentState;
 use crate::engine::durable_file;
 use crate::model::{
     Canonicalization, Domain, DomainKey, Draft, Outcome, Precondition, ProfileId, Record, UpdateFn, Write, limits,
 };
 use crate::store::{
-    Commit, CommitObserver, Corruption, Cursor, DomainOrder, DomainPage, Outcomes, Page, PageBounds, Scope, Store,
-    StoreError, StoreState, StoreStatus, VerifyReport,
+    ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainOrder, DomainPage, Outcomes, Page,
+    PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyReport,
 };
 
 /// Up to this many ids are looked up where the caller runs; a look-up takes microseconds.
@@ -33,6 +35,13 @@ const IN_PLACE_ROWS: usize = 100;
 /// How many profiles a rebuild of the index handles in one commit: few enough that even the largest stay
 /// under the bound of a commit.
 const REINDEX_PAGE: usize = 50;
+/// Reads of the log that run at a time, each of one page: near its head, and as many elsewhere, so that those who
+/// catch up do not hold up those who are there.
+const RUNNING_LOG_READS: u32 = 2;
+/// How many changes before the head are near.
+const NEAR_HEAD: u64 = 65_536;
+/// Reads of the log that wait. Each follower has one at most, and their number has a bound of its own.
+const WAITING_LOG_READS: usize = 65_536;
 
 /// A store on disk.
 pub struct SledStore {
@@ -41,6 +50,10 @@ pub struct SledStore {
     committer: Arc<Committer>,
     maintenance: Arc<Maintenance>,
     scans: ScanPool,
+    head: Arc<Head>,
+    log_reader: Arc<LogReader>,
+    near_log_reads: ScanPool,
+    far_log_reads: ScanPool,
     /// The lock on the directory; given up at the close.
     data_dir: Mutex<Option<DataDir>>,
 }
@@ -58,6 +71,10 @@ impl SledStore {
             committer: Arc::new(opened.committer),
             maintenance: Arc::new(opened.maintenance),
             scans,
+            head: opened.head,
+            log_reader: Arc::new(opened.log_reader),
+            near_log_reads: ScanPool::new(RUNNING_LOG_READS, WAITING_LOG_READS),
+            far_log_reads: ScanPool::new(RUNNING_LOG_READS, WAITING_LOG_READS),
             data_dir: Mutex::new(Some(opened.data_dir)),
         })
     }
@@ -120,12 +137,29 @@ impl SledStore {
             .unwrap_or_else(|_| Err(StoreError::Corrupt(Corruption("sled panicked while it read".into()))))
     }
 
+    fn ensure_not_closed(&self) -> Result<(), StoreError> {
+        if self.tree.read().is_some() { Ok(()) } else { Err(StoreError::Closed) }
+    }
+
     async fn scan<T: Send + 'static>(
         &self,
         scan: impl FnOnce(&Tree, &Cancelled) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let tree = self.tree.read().clone().ok_or(StoreError::Closed)?;
         self.scans.run(move |cancelled| scan(&tree, cancelled)).await
+    }
+
+    async fn read_log<T: Send + 'static>(
+        &self,
+        pool: &ScanPool,
+        read: impl FnOnce(&LogReader) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let reader = self.log_reader.clone();
+        pool.run(move |_| Ok(read(&reader))).await?.map_err(|error| match error {
+            ReadError::Truncated { oldest } => StoreError::Truncated { oldest: self.head.position(oldest) },
+            ReadError::Corrupt(what) => StoreError::Corrupt(Corruption(what)),
+            ReadError::Io(_) => StoreError::Failed { cause: error.to_string() },
+        })
     }
 }
 
@@ -189,6 +223,38 @@ impl Store for SledStore {
         }
     }
 
+    async fn changes_after(&self, after: &Position, bounds: ChangeBounds) -> Result<ChangePage, StoreError> {
+        self.ensure_not_closed()?;
+        let head = self.head.sequence();
+        let through = bounds.through.as_ref().map_or(Ok(head), |through| self.head.sequence_of(through))?;
+        let sequence = self.head.sequence_of(after)?;
+        if sequence >= through {
+            return Ok(ChangePage { changes: Vec::new(), next: *after });
+        }
+        let pool = if head - sequence <= NEAR_HEAD { &self.near_log_reads } else { &self.far_log_reads };
+        let page = self.read_log(pool, move |reader| reader.read(sequence, through, bounds)).await?;
+        Ok(ChangePage { changes: page.changes, next: self.head.position(page.last_sequence) })
+    }
+
+    async fn head(&self) -> Result<Position, StoreError> {
+        self.ensure_not_closed()?;
+        self.head.settled(self.committer.state().subscribe()).await
+    }
+
+    async fn oldest_position(&self) -> Result<Position, StoreError> {
+        self.ensure_not_closed()?;
+        let oldest = self.read_log(&self.far_log_reads, |reader| Ok(reader.oldest()?)).await?;
+        Ok(self.head.position(oldest))
+    }
+
+    fn watch_head(&self) -> watch::Receiver<Position> {
+        self.head.watch()
+    }
+
+    fn position_of(&self, record: &Record) -> Position {
+        self.head.position(record.revision().0)
+    }
+
     fn status(&self) -> StoreStatus {
         let totals = self.with_tree(|tree| Ok(tree.applied()?.totals));
         StoreStatus {
@@ -227,6 +293,8 @@ impl Store for SledStore {
         })
         .await;
         self.scans.close().await;
+        self.near_log_reads.close().await;
+        self.far_log_reads.close().await;
         let tree = self.tree.write().take();
         let data_dir = self.data_dir.lock().take();
         if !matches!(closing, Ok(true)) {

@@ -1,0 +1,102 @@
+//! `profilestore watch`: changes as lines of JSON.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use super::bulk::profile_json;
+use super::connection::ConnectionArgs;
+use crate::client::{EventType, ProfileEvent, WatchFrom, WatchOptions, Watched};
+
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Only the profiles of this domain.
+    #[arg(default_value = "")]
+    domain: String,
+    /// Those of all its subdomains too.
+    #[arg(long, requires = "domain")]
+    subdomains: bool,
+    /// Where to start: `now`, `oldest`, or after the line that had this token.
+    #[arg(long, value_name = "PLACE", default_value = "now", value_parser = parse_place)]
+    from: WatchFrom,
+    /// Print all current profiles first, then a line `{"type":"CURRENT",...}`.
+    #[arg(long)]
+    snapshot: bool,
+    /// End after so many events; 0 follows without an end.
+    #[arg(long, value_name = "N", default_value = "0")]
+    limit: usize,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+fn parse_place(place: &str) -> Result<WatchFrom, String> {
+    match place {
+        "" => Err("must be now, oldest or a token".to_owned()),
+        "now" => Ok(WatchFrom::Now),
+        "oldest" => Ok(WatchFrom::Oldest),
+        token => Ok(WatchFrom::Token(token.to_owned())),
+    }
+}
+
+pub fn run(args: &WatchArgs) -> anyhow::Result<()> {
+    args.connection.run(async |client| {
+        let mut watch = client.watch(WatchOptions {
+            from: args.from.clone(),
+            domain: args.domain.clone(),
+            include_subdomains: args.subdomains,
+            include_snapshot: args.snapshot,
+            ..WatchOptions::default()
+        });
+        let mut printed = 0;
+        while let Some(message) = watch.next().await {
+            let message = message.map_err(|error| args.connection.explain(error))?;
+            let room = if args.limit == 0 { usize::MAX } else { args.limit - printed };
+            printed += print(&message, room)?;
+            if args.limit != 0 && printed == args.limit {
+                break;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Prints a message's events, at most so many, and returns how many. A token stands on the last line of the message,
+/// because it is behind all of them.
+fn print(message: &Watched, room: usize) -> io::Result<usize> {
+    let mut out = io::stdout().lock();
+    let count = message.events.len().min(room);
+    for (index, event) in message.events[..count].iter().enumerate() {
+        let last = index + 1 == message.events.len();
+        writeln!(out, "{}", line(event, last.then_some(&message.token)))?;
+    }
+    if message.current {
+        writeln!(out, "{}", json!({ "type": "CURRENT", "resumeToken": message.token }))?;
+    }
+    out.flush()?;
+    Ok(count)
+}
+
+fn line(event: &ProfileEvent, token: Option<&String>) -> Value {
+    let name = match event.r#type() {
+        EventType::Put => "PUT",
+        EventType::Delete => "DELETE",
+        EventType::Left => "LEFT",
+        EventType::Unspecified => "UNSPECIFIED",
+    };
+    let mut line = json!({ "type": name, "id": event.id, "position": event.position });
+    if let Some(time) = &event.commit_time {
+        line["commitTime"] = time.to_string().into();
+    }
+    if let Some(profile) = &event.profile {
+        let mut bytes = Vec::new();
+        profile_json::write(profile, true, &mut bytes);
+        // What was just written is JSON.
+        line["profile"] = serde_json::from_slice(&bytes).unwrap_or_default();
+    }
+    if let Some(token) = token {
+        line["resumeToken"] = token.clone().into();
+    }
+    line
+}

@@ -1,0 +1,191 @@
+//! `WatchProfiles`: a feed's messages with their tokens, heartbeats, and the end when the server drains.
+//!
+//! The first response comes at once, so that a watcher has a token from the beginning. The next message is made when the
+//! transport takes it, so a slow watcher costs no more than one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, stream};
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::error::RpcError;
+use super::page_token::{CallFingerprint, PageToken};
+use super::request::scope_fingerprint;
+use super::wire;
+use crate::feed::{Batch, Feed, FeedError, Filter, Place, Step, Subscription};
+use crate::model::{Domain, Violations};
+use crate::pb;
+use crate::pb::WatchStart;
+use crate::pb::watch_profiles_request::Start;
+use crate::store::{Cursor, Position, Store, StoreError};
+
+/// A stream without events sends a fresh token so often.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long a draining server goes on to send a watcher what it has not seen.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// The responses of a watch.
+pub async fn watch<S: Store>(
+    feed: Arc<Feed<S>>,
+    request: pb::WatchProfilesRequest,
+) -> Result<impl Stream<Item = Result<wire::WatchProfilesResponse, Status>> + Send, RpcError> {
+    let (filter, beginning) = parse(request)?;
+    let call = call_of(&filter);
+    let begun = match beginning {
+        Beginning::Now => feed.watch_from_now(filter).await,
+        Beginning::Snapshot => feed.watch_with_snapshot(filter).await,
+        Beginning::Oldest => feed.watch_from_oldest(filter).await,
+        Beginning::After(place) => feed.watch_from(filter, place).await,
+    };
+    let subscription = begun.map_err(|error| refused(error, call))?;
+    let mut watch = Watch { subscription, call, sent: Instant::now(), end: None, over: false };
+    // Here and not in the stream: a token that is no good fails the call itself.
+    let first = watch.first().await?;
+    let rest = stream::try_unfold(watch, |mut watch| async move { Ok(Some((watch.next().await?, watch))) });
+    Ok(stream::once(async { Ok(first) }).chain(rest))
+}
+
+/// The token of the unfiltered watch that stands behind a position.
+pub fn token_of(position: Position) -> String {
+    token(call_of(&Filter::all()), &Place::Changes(position))
+}
+
+/// Where a watch begins.
+enum Beginning {
+    Now,
+    Snapshot,
+    Oldest,
+    After(Place),
+}
+
+fn parse(request: pb::WatchProfilesRequest) -> Result<(Filter, Beginning), RpcError> {
+    let mut violations = Violations::new();
+    let filter = match request.domain.as_str() {
+        "" => Some(Filter::all()),
+        domain => {
+            let domain = violations.check(Domain::parse(domain, "domain"));
+            domain.map(|domain| Filter::domain(&domain, request.include_subdomains))
+        }
+    };
+    let (start, resume_token) = match request.start {
+        None => (WatchStart::Now, None),
+        Some(Start::ResumeToken(token)) => (WatchStart::Unspecified, Some(token)),
+        Some(Start::StartAt(start)) => {
+            let known = WatchStart::try_from(start);
+            if known.is_err() {
+                violations.add("start_at", "must be one of the values of WatchStart");
+            }
+            (known.ok().filter(|start| *start != WatchStart::Unspecified).unwrap_or(WatchStart::Now), None)
+        }
+    };
+    if request.include_snapshot && start != WatchStart::Now {
+        violations.add("include_snapshot", "must be false unless the watch starts at WATCH_START_NOW");
+    }
+    let place = resume_token.map(|token| {
+        let token = PageToken::decode(&token)?.cursor_for(call_of(filter.as_ref()?))?;
+        Place::decode(&token.0)
+    });
+    let Some(filter) = filter.filter(|_| violations.is_empty()) else { return Err(violations.into()) };
+    let beginning = match (place, start) {
+        (Some(None), _) => return Err(RpcError::InvalidResumeToken),
+        (Some(Some(place)), _) => Beginning::After(place),
+        (None, WatchStart::Oldest) => Beginning::Oldest,
+        (None, _) if request.include_snapshot => Beginning::Snapshot,
+        (None, _) => Beginning::Now,
+    };
+    Ok((filter, beginning))
+}
+
+fn call_of(filter: &Filter) -> CallFingerprint {
+    scope_fingerprint("WatchProfiles", filter.scope())
+}
+
+fn token(call: CallFingerprint, place: &Place) -> String {
+    PageToken::new(call, Cursor(place.encode())).encode()
+}
+
+fn refused(error: FeedError, call: CallFingerprint) -> RpcError {
+    match error {
+        FeedError::TooManyWatchers { limit } => RpcError::TooManyWatchers { limit },
+        FeedError::Store(StoreError::Truncated { oldest }) => {
+            RpcError::FeedTruncated { oldest_token: token(call, &Place::Changes(oldest)) }
+        }
+        FeedError::Store(StoreError::InvalidPosition | StoreError::InvalidCursor) => RpcError::InvalidResumeToken,
+        FeedError::Store(error) => error.into(),
+    }
+}
+
+/// One watch and what it has sent.
+struct Watch<S> {
+    subscription: Subscription<S>,
+    call: CallFingerprint,
+    /// When the last response was made.
+    sent: Instant,
+    /// When the server, which drains, sends no more.
+    end: Option<Instant>,
+    /// The last response was made.
+    over: bool,
+}
+
+impl<S: Store> Watch<S> {
+    async fn first(&mut self) -> Result<wire::WatchProfilesResponse, RpcError> {
+        let step = self.advance().await?;
+        Ok(self.response(match step {
+            Step::Batch(batch) => Some(batch),
+            Step::Scanned | Step::UpToDate => None,
+        }))
+    }
+
+    /// The next response; a heartbeat when there is nothing else.
+    async fn next(&mut self) -> Result<wire::WatchProfilesResponse, RpcError> {
+        if self.over {
+            return Err(StoreError::Closed.into());
+        }
+        loop {
+            if self.end.is_none() && self.subscription.closing().is_cancelled() {
+                self.end = Some(Instant::now() + DRAIN);
+            }
+            match self.advance().await? {
+                Step::Batch(batch) => return Ok(self.response(Some(batch))),
+                // A long way through what does not concern the watcher must not hold up the others.
+                Step::Scanned => tokio::task::yield_now().await,
+                Step::UpToDate if self.end.is_some() => {
+                    self.over = true;
+                    return Ok(self.response(None));
+                }
+                Step::UpToDate => self.wait().await,
+            }
+            if self.sent.elapsed() >= HEARTBEAT {
+                return Ok(self.response(None));
+            }
+        }
+    }
+
+    async fn advance(&mut self) -> Result<Step, RpcError> {
+        self.subscription.advance().await.map_err(|error| refused(error, self.call))
+    }
+
+    /// Waits for more, for the time of a heartbeat, or for the end.
+    async fn wait(&mut self) {
+        let closing = self.subscription.closing().clone();
+        tokio::select! {
+            () = self.subscription.changed() => {}
+            () = closing.cancelled() => {}
+            () = tokio::time::sleep_until(self.sent + HEARTBEAT) => {}
+        }
+    }
+
+    fn response(&mut self, batch: Option<Batch>) -> wire::WatchProfilesResponse {
+        self.sent = Instant::now();
+        // A watcher that is still far behind goes on elsewhere.
+        self.over |= self.end.is_some_and(|end| end <= self.sent);
+        let Batch { events, place, current } = batch.unwrap_or_else(|| Batch {
+            events: Vec::new(),
+            place: self.subscription.place().clone(),
+            current: false,
+        });
+        wire::WatchProfilesResponse { events, resume_token: token(self.call, &place), current }
+    }
+}
