@@ -79,6 +79,9 @@ pub enum RpcError {
     /// The request has more fields than any call allows.
     #[error("the message has more than {MAX_MESSAGE_FIELDS} fields")]
     TooManyFields,
+    /// A message of the request was begun and did not come to its end in time.
+    #[error("the request did not come in time")]
+    MessageTooSlow,
     /// What was asked for takes more than one answer may.
     #[error("the answer would have {bytes} bytes; at most {limit} are sent in one")]
     AnswerTooLarge {
@@ -157,6 +160,7 @@ impl RpcError {
             }
             // The text names a message and a field, never a value.
             Self::Malformed(error) => Answer::new(Code::InvalidArgument, "MALFORMED_REQUEST", error.to_string()),
+            Self::MessageTooSlow => Answer::new(Code::DeadlineExceeded, "DEADLINE", self.to_string()),
             Self::TooManyFields => Answer::new(Code::InvalidArgument, "MALFORMED_REQUEST", self.to_string())
                 .with("limit", MAX_MESSAGE_FIELDS),
             Self::AnswerTooLarge { bytes, limit } => {

@@ -50,6 +50,7 @@ fn table() -> Vec<(RpcError, Row)> {
         (RpcError::Invalid(two_violations()), Row { fields: TWO, ..invalid }),
         (RpcError::InvalidPageToken, Row { fields: &["page_token"], ..row(InvalidArgument, "INVALID_PAGE_TOKEN") }),
         (RpcError::Malformed(decode_error()), row(InvalidArgument, "MALFORMED_REQUEST")),
+        (RpcError::MessageTooSlow, row(DeadlineExceeded, "DEADLINE")),
         (
             RpcError::TooManyFields,
             Row { metadata: &[("limit", "20000")], ..row(InvalidArgument, "MALFORMED_REQUEST") },

@@ -1,9 +1,11 @@
 //! The bytes of all requests that are being read or answered, and their bound.
 //!
-//! A call is charged for what was read of its body, at most for one message of the largest size: that is what is
-//! held of it. A compressed body is charged for what it can become. The charge is given back when the call is answered
-//! and its body dropped; that of a stream when it ends. A call for which there is no room is refused with
-//! `RESOURCE_EXHAUSTED` instead of waiting: it would wait for calls that may wait for their callers.
+//! A call is charged for what was read of its message, at most for one of the largest size: that is what is held of
+//! it. A compressed message is charged for what it can become. The charge is given back when the call is answered
+//! and its body dropped; that of an import also when it asks for its next message, since the one before has gone into
+//! the commit queue, which has bounds of its own. A call for which there is no room is refused with
+//! `RESOURCE_EXHAUSTED` instead of waiting: it would wait for calls that may wait for their callers. A message that is
+//! begun and does not come to its end in time is refused, so that nobody can hold room for ever. Health is never refused.
 //!
 //! What the client has sent and nobody has read yet is not charged here; the flow control of HTTP/2 bounds it for
 //! each connection.
@@ -12,21 +14,30 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use bytes::Buf;
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 use tonic::Status;
 use tower::Service;
 
 use super::error::RpcError;
+use super::message_ends::MessageEnds;
 use crate::model::limits::MAX_REQUEST_BYTES;
 use crate::store::StoreError;
 
 /// The bound where nothing else is said.
 pub const REQUEST_BYTES_IN_FLIGHT: usize = 256 * 1024 * 1024;
+/// A message must have come to its end within this time after it was first waited for.
+pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The one call whose callers send a stream of messages that are worth charging.
+const IMPORT_PROFILES: &str = "/profilestore.v1.ProfileService/ImportProfiles";
+/// Probes must be answered when the server has too much to do.
+const HEALTH: &str = "/grpc.health.v1.Health/";
 /// Deflate makes at most this many bytes of one.
 const MAX_INFLATION: usize = 1032;
 
@@ -64,7 +75,12 @@ struct Charge {
 
 impl Charge {
     fn new<B>(in_flight: Arc<InFlight>, request: &Request<B>) -> Arc<Self> {
-        let inflation = if request.headers().contains_key("grpc-encoding") { MAX_INFLATION } else { 1 };
+        let compressed = request.headers().contains_key("grpc-encoding");
+        let inflation = match request.uri().path() {
+            path if path.starts_with(HEALTH) => 0,
+            _ if compressed => MAX_INFLATION,
+            _ => 1,
+        };
         Arc::new(Self { in_flight, bytes: AtomicUsize::new(0), inflation })
     }
 
@@ -77,6 +93,11 @@ impl Charge {
             self.bytes.store(after, Ordering::Relaxed);
         }
         has_room
+    }
+
+    /// Gives everything back. Only the body calls this.
+    fn give_back(&self) {
+        self.in_flight.bytes.fetch_sub(self.bytes.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
@@ -114,7 +135,15 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let charge = Charge::new(self.in_flight.clone(), &request);
-        let call = self.inner.call(request.map(|body| ChargedBody { body, charge: charge.clone() }));
+        let is_stream = request.uri().path() == IMPORT_PROFILES;
+        let charged = |body| ChargedBody {
+            body,
+            charge: charge.clone(),
+            ends: MessageEnds::default(),
+            is_stream,
+            too_late: None,
+        };
+        let call = self.inner.call(request.map(charged));
         ChargedFuture { call, _charge: charge }
     }
 }
@@ -142,12 +171,16 @@ pin_project! {
         #[pin]
         body: B,
         charge: Arc<Charge>,
+        ends: MessageEnds,
+        is_stream: bool,
+        // There while the rest of a message is waited for.
+        too_late: Option<Pin<Box<Sleep>>>,
     }
 }
 
 impl<B> Body for ChargedBody<B>
 where
-    B: Body,
+    B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     type Data = B::Data;
@@ -155,14 +188,32 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, Self::Error>>> {
         let this = self.project();
-        let Some(frame) = ready!(this.body.poll_frame(cx)) else { return Poll::Ready(None) };
-        let frame = frame.map_err(Into::into)?;
-        let read = frame.data_ref().map_or(0, |data| data.remaining());
-        if this.charge.add(read) {
-            return Poll::Ready(Some(Ok(frame)));
+        let refused = |error: RpcError| Poll::Ready(Some(Err(Status::from(error).into())));
+        if *this.is_stream && this.ends.is_between() {
+            this.charge.give_back();
         }
-        let refusal = Status::from(RpcError::Store(StoreError::Overloaded));
-        Poll::Ready(Some(Err(refusal.into())))
+        let frame = match this.body.poll_frame(cx) {
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(Some(frame)) => frame.map_err(Into::into)?,
+            Poll::Pending if this.ends.is_between() => return Poll::Pending,
+            Poll::Pending => {
+                let too_late = this.too_late.get_or_insert_with(|| Box::pin(sleep(MESSAGE_TIMEOUT)));
+                return if too_late.as_mut().poll(cx).is_ready() {
+                    refused(RpcError::MessageTooSlow)
+                } else {
+                    Poll::Pending
+                };
+            }
+        };
+        if let Some(data) = frame.data_ref() {
+            if !this.charge.add(data.len()) {
+                return refused(RpcError::Store(StoreError::Overloaded));
+            }
+            if this.ends.follow(data) > 0 {
+                *this.too_late = None;
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -176,7 +227,9 @@ where
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{StreamExt, stream};
     use http::HeaderValue;
+    use http_body_util::{BodyExt, StreamBody};
 
     use super::*;
 
@@ -202,6 +255,32 @@ mod tests {
         assert_eq!(in_flight.bytes(), 100);
         drop(small);
         assert_eq!(in_flight.bytes(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_does_not_come_to_its_end_in_time_gives_its_room_back() {
+        let in_flight = InFlight::new(usize::MAX);
+        let begun = Frame::data(Bytes::from_static(b"\0\0\0\0\x09a"));
+        let frames = stream::iter([Ok::<_, std::convert::Infallible>(begun)]).chain(stream::pending());
+        let request = Request::new(StreamBody::new(frames));
+        let read = |request: Request<ChargedBody<_>>| async move {
+            let read = BodyExt::collect(request.into_body()).await;
+            let error = read.map(|_| ()).unwrap_err();
+            assert_eq!(error.downcast_ref::<Status>().unwrap().code(), tonic::Code::DeadlineExceeded);
+            Ok::<_, std::convert::Infallible>(Response::new(()))
+        };
+        let started = tokio::time::Instant::now();
+        Charged::new(tower::service_fn(read), in_flight.clone()).call(request).await.unwrap();
+        assert!(started.elapsed() >= MESSAGE_TIMEOUT);
+        assert_eq!(in_flight.bytes(), 0);
+    }
+
+    #[test]
+    fn health_is_never_refused() {
+        let in_flight = InFlight::new(0);
+        let request = Request::builder().uri("http://a/grpc.health.v1.Health/Check").body(()).unwrap();
+        assert!(Charge::new(in_flight.clone(), &request).add(100));
+        assert!(!charge(&in_flight, None).add(100));
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod import;
 pub mod in_flight;
 mod lane_body;
 mod lane_request;
+mod message_ends;
 mod page_token;
 pub mod profile_service;
 mod reads;
