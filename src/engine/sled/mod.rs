@@ -17,6 +17,7 @@ mod check;
 mod commit_thread;
 mod committer;
 mod data_dir;
+mod group_effect;
 mod keys;
 mod maintenance;
 mod open;
