@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::close_mark;
 use super::codec::{LoggedGroup, encode_group, sequence_numbers};
 use super::frame::{HEADER_BYTES, MAX_PAYLOAD_BYTES, SegmentHeader, VERSION, encode_frame};
+use super::recent;
 use super::segment::{self, SegmentEnd, SegmentError};
 use crate::engine::decision::Decided;
 use crate::engine::disk::{Disk, Point};
@@ -217,31 +218,7 @@ impl CommitLog {
     /// The requests that the log remembers: those made at or after `since`, and at most about `max` of them, in
     /// order. The log must be open, so that its end is whole.
     pub fn recent_requests(&self, since: CommitTime, max: usize) -> Result<Vec<(RequestMark, CommitTime)>, LogError> {
-        let mut newest_first = Vec::new();
-        for first in segment::list(&self.dir).map_err(|error| self.io(error))?.into_iter().rev() {
-            let (mut found, mut reaches_back) = (Vec::new(), false);
-            let mut sequence = first;
-            let read = segment::read(&segment::path(&self.dir, first), self.incarnation, &mut sequence, |group| {
-                if group.time < since {
-                    reaches_back = true;
-                } else {
-                    found.extend(group.requests.into_iter().map(|request| (request, group.time)));
-                }
-                Ok::<(), std::convert::Infallible>(())
-            });
-            read.map_err(|error| LogError::of_segment(&self.dir, error))?;
-            newest_first.extend(found.into_iter().rev());
-            if reaches_back || newest_first.len() >= max {
-                break;
-            }
-        }
-        newest_first.truncate(max);
-        newest_first.reverse();
-        Ok(newest_first)
-    }
-
-    fn io(&self, source: io::Error) -> LogError {
-        LogError::Io { dir: self.dir.clone(), source }
+        recent::recent_requests(&self.dir, self.incarnation, self.next_sequence, since, max)
     }
 
     /// The sequence number that the next change must have.

@@ -19,6 +19,7 @@ mod codec;
 mod frame;
 mod log;
 mod range;
+mod recent;
 mod segment;
 mod trim;
 
