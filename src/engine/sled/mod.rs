@@ -40,3 +40,5 @@ pub use open::{CheckAtOpen, OpenError, SledOptions};
 pub use snapshotter::Snapshot;
 pub use space::SpaceBounds;
 pub use store::SledStore;
+#[doc(hidden)]
+pub use sync_hook::fail_syncs;
