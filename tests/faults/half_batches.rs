@@ -38,8 +38,7 @@ async fn whatever_part_of_a_batch_sled_kept_the_store_is_whole() {
         fs::remove_dir_all(copy.join("sled")).unwrap();
         copy_dir(&at("before").join("sled"), &copy.join("sled"));
         let sled = sled_in(&copy);
-        for (number, key) in changed.iter().enumerate().filter(|(number, _)| kept >> number & 1 == 1) {
-            let _ = number;
+        for (_, key) in changed.iter().enumerate().filter(|(number, _)| kept >> number & 1 == 1) {
             match after.get(*key) {
                 Some(value) => sled.insert(key, value.as_slice()).unwrap(),
                 None => sled.remove(key).unwrap(),

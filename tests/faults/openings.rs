@@ -90,6 +90,22 @@ async fn a_replay_that_is_interrupted_anywhere_is_finished_by_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_that_is_interrupted_anywhere_is_begun_anew_or_was_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let killed = killed(dir.path(), Some(3)).await;
+    fs::write(killed.join("sled-suspect"), "a test says so").unwrap();
+    let points = [
+        Point::RebuildBegun,
+        Point::SnapshotLoaded,
+        Point::ReplayGroup,
+        Point::RebuildFlushed,
+        Point::RebuildSynced,
+        Point::StateReplaced,
+    ];
+    fail_each(&killed, &points, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_opening_after_a_clean_close_can_be_interrupted_anywhere() {
     let dir = tempfile::tempdir().unwrap();
     killed(dir.path(), None).await;
