@@ -21,6 +21,12 @@ pub trait CurrentState {
 
     /// Whether any profile that `counts` has this index key.
     fn has_email(&self, key: &IndexKey, counts: &dyn Fn(&ProfileId) -> bool) -> Result<bool, StoreError>;
+
+    /// Told of what each request changes, in order, after it was decided. An error says that the state cannot take these
+    /// changes, and the request then fails with it, alone.
+    fn accept(&self, _changes: &[Change]) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// What a group is decided on.
@@ -81,6 +87,10 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
             CommitMode::All => self.decide_all(writes, &mut undo),
             CommitMode::Each => writes.into_iter().map(|write| self.decide_one(write, &mut undo)).collect(),
         };
+        let result = result.and_then(|outcomes: Outcomes| {
+            self.basis.state.accept(&self.changes[undo.changes..])?;
+            Ok(outcomes)
+        });
         match &result {
             Ok(outcomes) if outcomes.iter().all(Result::is_ok) => self.requests.extend(request),
             Ok(_) => {}

@@ -1,4 +1,5 @@
-//! What is asked of the disk besides reading and writing: syncs of the commit log, and free space.
+//! What is asked of the disk besides reading and writing: syncs of the commit log, and free space; and the points at
+//! which a test can let the disk or the program fail.
 
 use std::fmt;
 use std::fs::File;
@@ -8,18 +9,58 @@ use std::sync::Arc;
 
 type SyncFn = dyn Fn(&File) -> io::Result<()> + Send + Sync;
 type FreeBytesFn = dyn Fn(&Path) -> io::Result<u64> + Send + Sync;
+type FaultFn = dyn Fn(Point) -> io::Result<()> + Send + Sync;
+
+/// Where something can go wrong. [`Disk::with_faults`] is asked at each of them, every time it is passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum Point {
+    // The commit log. An error in `LogWrite` leaves half of the frame in the file, one in `SegmentCreated` a segment that nobody uses.
+    LogWrite,
+    LogSync,
+    SegmentCreate,
+    SegmentCreated,
+    LogRewrite,
+    CloseMark,
+    // The committer: before it waits for requests, and in the course of a group.
+    Waiting,
+    Decided,
+    Appended,
+    Announced,
+    BatchBegun,
+    Applied,
+    Published,
+    SledFlush,
+    SledFlushed,
+    // Opening.
+    DirLocked,
+    SledOpened,
+    ReplayGroup,
+    Replayed,
+    ReplayFlushed,
+    StateChecked,
+    StateOpened,
+    RequestsRead,
+    // Building the state anew.
+    RebuildBegun,
+    SnapshotLoaded,
+    RebuildFlushed,
+    RebuildSynced,
+    StateReplaced,
+}
 
 /// The operating system's answers, or a test's.
 #[derive(Clone)]
 pub struct Disk {
     sync: Arc<SyncFn>,
     free_bytes: Arc<FreeBytesFn>,
+    faults: Option<Arc<FaultFn>>,
 }
 
 impl Disk {
     /// The operating system.
     pub fn system() -> Self {
-        Self { sync: Arc::new(File::sync_data), free_bytes: Arc::new(free_bytes) }
+        Self { sync: Arc::new(File::sync_data), free_bytes: Arc::new(free_bytes), faults: None }
     }
 
     /// The same with other syncs of the commit log.
@@ -32,8 +73,19 @@ impl Disk {
         Self { free_bytes: Arc::new(free_bytes), ..self }
     }
 
+    /// The same, failing at the points where `faults` returns an error or panics. For tests.
+    pub fn with_faults(self, faults: impl Fn(Point) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self { faults: Some(Arc::new(faults)), ..self }
+    }
+
+    /// Passes a point.
+    pub fn pass(&self, point: Point) -> io::Result<()> {
+        self.faults.as_ref().map_or(Ok(()), |faults| faults(point))
+    }
+
     /// Makes what was written to a file durable.
     pub fn sync(&self, file: &File) -> io::Result<()> {
+        self.pass(Point::LogSync)?;
         (self.sync)(file)
     }
 

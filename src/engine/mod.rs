@@ -23,7 +23,7 @@ mod storage_pb {
     include!(concat!(env!("OUT_DIR"), "/storage/profilestore.storage.v1.rs"));
 }
 
-pub use disk::Disk;
+pub use disk::{Disk, Point};
 
 /// What an engine must know to decide writes.
 #[derive(Debug, Clone)]

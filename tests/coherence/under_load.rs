@@ -163,3 +163,14 @@ async fn nobody_sees_a_profile_go_back_on_the_sled_engine() {
     let store = SledStore::open(SledOptions::new(dir.path()), Arc::new(NoObserver)).await.unwrap();
     nobody_sees_a_profile_go_back(Arc::new(store)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_sees_a_profile_go_back_on_the_sled_engine_behind_the_cache() {
+    let (dir, cache) = (tempfile::tempdir().unwrap(), cache());
+    let engine = SledStore::open(SledOptions::new(dir.path()), cache.clone()).await.unwrap();
+    let store = Arc::new(CachedStore::new(engine, cache));
+    nobody_sees_a_profile_go_back(store.clone()).await;
+    let figures = store.figures();
+    assert!(figures.hits > 0 && figures.negative_hits > 0 && figures.misses > 0, "{figures:?}");
+    store.close().await.unwrap();
+}

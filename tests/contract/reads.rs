@@ -9,6 +9,7 @@ use profilestore::model::{Outcome, Revision};
 use profilestore::store::{Commit, DomainOrder, Scope, Store};
 
 use crate::common::profiles::*;
+use crate::common::soon;
 use crate::common::stacks::Stack;
 
 pub async fn an_absent_profile_is_none<K: Stack>() {
@@ -122,6 +123,21 @@ pub async fn a_dropped_read_leaves_nothing_behind<K: Stack>() {
         // Whether it is ready at once is the engine's affair.
         let _ = std::future::poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await;
     }
+    // More than may wait, and reads long enough that an engine on disk hands them to other threads.
+    let many: Vec<_> = (0..150).map(|number| id(format!("many-{number}"))).collect();
+    for half in [0..75, 75..150] {
+        let writes =
+            half.map(|number| put(&format!("many-{number}"), &format!("m{number}@many.example"), "")).collect();
+        commit(store, writes).await;
+    }
+    for _ in 0..1500 {
+        let mut page = Box::pin(store.list(&Scope::All, None, UNBOUNDED));
+        let mut found = Box::pin(store.get_many(&many));
+        let _ = std::future::poll_fn(|context| Poll::Ready(page.as_mut().poll(context))).await;
+        let _ = std::future::poll_fn(|context| Poll::Ready(found.as_mut().poll(context))).await;
+    }
+    assert_eq!(soon(store.list(&Scope::All, None, UNBOUNDED)).await.unwrap().records.len(), 151);
+    assert_eq!(soon(store.get_many(&many)).await.unwrap().iter().flatten().count(), 150);
     let mut read = Box::pin(store.get_many(&keys));
     let _ = std::future::poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await;
     drop(read);

@@ -1,14 +1,16 @@
 //! Draws operations, makes them on the store, and compares.
 
 use profilestore::engine::EngineRules;
-use profilestore::model::Record;
-use profilestore::store::{Commit, CommitMode, Cursor, DomainOrder, PageBounds, Scope, Store};
+use profilestore::model::{Outcome, Record};
+use profilestore::store::{
+    Commit, CommitMode, Cursor, DomainOrder, PageBounds, RequestId, RequestMark, Scope, Store, StoreError,
+};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::oracle::{Asked, Oracle, Place};
-use super::plan::{DOMAINS, IDS, Planned, any_address, any_key};
+use super::plan::{Action, DOMAINS, IDS, Planned, any_address, any_key};
 use super::{OPERATIONS, SEED_VARIABLE};
 use crate::common::profiles::*;
 use crate::common::stacks::Stack;
@@ -16,6 +18,8 @@ use crate::common::stacks::Stack;
 const COMPARE_EVERY: usize = 500;
 /// How many cursors are kept to be used later.
 const HELD_CURSORS: usize = 20;
+/// How many requests are kept to be repeated later.
+const HELD_REQUESTS: usize = 50;
 
 /// A page's end, to go on from when much has changed.
 struct Held {
@@ -24,11 +28,20 @@ struct Held {
     cursor: Cursor,
 }
 
+/// A request that was made, to be sent again when much has changed.
+struct Made {
+    mark: RequestMark,
+    planned: Vec<Planned>,
+    mode: CommitMode,
+}
+
 struct Run<K> {
     stack: K,
     oracle: Oracle,
     rng: StdRng,
     held: Vec<Held>,
+    made: Vec<Made>,
+    requests: u128,
 }
 
 pub async fn random_operations<K: Stack>(unique_email: bool) {
@@ -36,7 +49,8 @@ pub async fn random_operations<K: Stack>(unique_email: bool) {
     println!("{SEED_VARIABLE}={seed}");
     let stack = K::open(EngineRules { unique_email, ..EngineRules::default() }).await;
     let oracle = Oracle { unique_email, ..Oracle::default() };
-    let mut run = Run { stack, oracle, rng: StdRng::seed_from_u64(seed), held: Vec::new() };
+    let rng = StdRng::seed_from_u64(seed);
+    let mut run = Run { stack, oracle, rng, held: Vec::new(), made: Vec::new(), requests: 0 };
     for operation in 1..=OPERATIONS {
         run.any_operation().await;
         if operation % COMPARE_EVERY == 0 {
@@ -53,7 +67,8 @@ pub async fn random_operations<K: Stack>(unique_email: bool) {
 impl<K: Stack> Run<K> {
     async fn any_operation(&mut self) {
         match self.rng.random_range(0..100) {
-            0..35 => self.commit(1, CommitMode::Each).await,
+            0..30 => self.commit(1, CommitMode::Each).await,
+            30..35 => self.repeat().await,
             35..40 => self.commit(1, CommitMode::All).await,
             40..46 => self.commit(6, CommitMode::All).await,
             46..52 => self.commit(12, CommitMode::Each).await,
@@ -76,8 +91,39 @@ impl<K: Stack> Run<K> {
         let count = self.rng.random_range(1..=at_most);
         let planned: Vec<_> = (0..count).map(|_| Planned::any(&mut self.rng, |key| self.oracle.etag(key))).collect();
         let writes = planned.iter().map(Planned::write).collect();
-        let result = self.stack.store().commit(Commit { writes, mode, request: None }).await;
+        let request = self.rng.random_bool(0.5).then(|| {
+            self.requests += 1;
+            RequestMark {
+                id: RequestId(self.requests.to_be_bytes()),
+                fingerprint: self.requests as u64,
+                made_ids: Box::default(),
+            }
+        });
+        let result = self.stack.store().commit(Commit { writes, mode, request: request.clone() }).await;
+        let is_made = matches!(&result, Ok(outcomes) if outcomes.iter().all(Result::is_ok));
         self.oracle.follow(&planned, mode, result);
+        if let Some(mark) = request.filter(|_| is_made) {
+            if self.made.len() == HELD_REQUESTS {
+                let dropped = self.rng.random_range(0..self.made.len());
+                self.made.swap_remove(dropped);
+            }
+            self.made.push(Made { mark, planned, mode });
+        }
+    }
+
+    /// Sends a request of long ago again, or another one by its id: nothing changes.
+    async fn repeat(&mut self) {
+        let Some(Made { mark, planned, mode }) = self.made.choose(&mut self.rng) else { return };
+        let is_other = self.rng.random_ratio(1, 5);
+        let mark = RequestMark { fingerprint: mark.fingerprint + u64::from(is_other), ..mark.clone() };
+        let writes = planned.iter().map(Planned::write).collect();
+        let result = self.stack.store().commit(Commit { writes, mode: *mode, request: Some(mark) }).await;
+        let expected = planned.iter().map(|write| {
+            let now = self.oracle.record(&write.key).filter(|_| !matches!(write.action, Action::Delete));
+            Ok(Outcome::Repeated(now.cloned()))
+        });
+        let expected = if is_other { Err(StoreError::RequestIdReused) } else { Ok(expected.collect()) };
+        assert_eq!(result, expected, "{planned:?}");
     }
 
     async fn get(&mut self) {

@@ -66,6 +66,28 @@ impl LoggedGroup {
     }
 }
 
+/// What is read of a group for its requests only; the changes are passed over.
+pub(super) struct LoggedRequests {
+    pub first_sequence: u64,
+    /// The first sequence number of the group behind it.
+    pub next_sequence: u64,
+    pub time: CommitTime,
+    pub requests: Vec<RequestMark>,
+}
+
+impl LoggedRequests {
+    /// Reads a frame's payload. `None` when it is not a group.
+    pub fn decode(payload: &[u8]) -> Option<Self> {
+        let group = pb::RequestsOfGroup::decode(payload).ok()?;
+        Some(Self {
+            first_sequence: group.first_sequence,
+            next_sequence: group.first_sequence.checked_add(sequence_numbers(group.changes.len()))?,
+            time: CommitTime::from_unix_nanos(group.commit_time_unix_nanos),
+            requests: group.requests.into_iter().map(decode_request).collect::<Option<_>>()?,
+        })
+    }
+}
+
 /// How many sequence numbers a group takes: one for each change, and one if it has none.
 pub fn sequence_numbers(changes: usize) -> u64 {
     changes.max(1) as u64

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use super::close_mark;
 use super::codec::{LoggedGroup, encode_group, sequence_numbers};
 use super::frame::{HEADER_BYTES, MAX_PAYLOAD_BYTES, SegmentHeader, VERSION, encode_frame};
+use super::recent;
 use super::segment::{self, SegmentEnd, SegmentError};
 use crate::engine::decision::Decided;
-use crate::engine::disk::Disk;
+use crate::engine::disk::{Disk, Point};
 use crate::engine::durable_file;
 use crate::model::{CommitTime, Incarnation};
 use crate::store::RequestMark;
@@ -111,6 +112,7 @@ impl CommitLog {
             // after a failed sync the kernel takes those pages for clean, so that another sync would do nothing.
             // Written anew they are on disk before the state behind the log, and so any reader, knows them.
             let path = segment::path(dir, last);
+            options.disk.pass(Point::LogRewrite).map_err(io)?;
             fs::read(&path).and_then(|bytes| durable_file::replace(&path, &bytes)).map_err(io)?;
         }
         // Older segments hold nothing that has to be replayed.
@@ -153,7 +155,7 @@ impl CommitLog {
         if close_mark.is_some() {
             close_mark::remove(dir).map_err(io)?;
         }
-        let (file, salt) = Self::open_end(dir, incarnation, next_sequence, end).map_err(io)?;
+        let (file, salt) = Self::open_end(dir, incarnation, next_sequence, end, &options.disk).map_err(io)?;
         let segment_bytes = file.metadata().map_err(io)?.len();
         Ok(Self {
             dir: dir.to_owned(),
@@ -174,13 +176,14 @@ impl CommitLog {
         incarnation: Incarnation,
         next_sequence: u64,
         end: Option<(PathBuf, SegmentEnd)>,
+        disk: &Disk,
     ) -> io::Result<(File, u64)> {
         match end {
-            None => Self::create_segment(dir, incarnation, next_sequence),
+            None => Self::create_segment(dir, incarnation, next_sequence, disk),
             Some((path, SegmentEnd::Unborn)) => {
                 fs::remove_file(&path)?;
                 durable_file::sync_dir(dir)?;
-                Self::create_segment(dir, incarnation, next_sequence)
+                Self::create_segment(dir, incarnation, next_sequence, disk)
             }
             Some((path, SegmentEnd::Whole { salt })) => Ok((OpenOptions::new().append(true).open(path)?, salt)),
             Some((path, SegmentEnd::Torn { salt, good_bytes })) => {
@@ -215,31 +218,7 @@ impl CommitLog {
     /// The requests that the log remembers: those made at or after `since`, and at most about `max` of them, in
     /// order. The log must be open, so that its end is whole.
     pub fn recent_requests(&self, since: CommitTime, max: usize) -> Result<Vec<(RequestMark, CommitTime)>, LogError> {
-        let mut newest_first = Vec::new();
-        for first in segment::list(&self.dir).map_err(|error| self.io(error))?.into_iter().rev() {
-            let (mut found, mut reaches_back) = (Vec::new(), false);
-            let mut sequence = first;
-            let read = segment::read(&segment::path(&self.dir, first), self.incarnation, &mut sequence, |group| {
-                if group.time < since {
-                    reaches_back = true;
-                } else {
-                    found.extend(group.requests.into_iter().map(|request| (request, group.time)));
-                }
-                Ok::<(), std::convert::Infallible>(())
-            });
-            read.map_err(|error| LogError::of_segment(&self.dir, error))?;
-            newest_first.extend(found.into_iter().rev());
-            if reaches_back || newest_first.len() >= max {
-                break;
-            }
-        }
-        newest_first.truncate(max);
-        newest_first.reverse();
-        Ok(newest_first)
-    }
-
-    fn io(&self, source: io::Error) -> LogError {
-        LogError::Io { dir: self.dir.clone(), source }
+        recent::recent_requests(&self.dir, self.incarnation, self.next_sequence, since, max)
     }
 
     /// The sequence number that the next change must have.
@@ -268,13 +247,19 @@ impl CommitLog {
 
     fn roll_segment_when_full(&mut self) -> io::Result<()> {
         if self.segment_bytes > self.options.segment_bytes.max(HEADER_BYTES as u64) {
-            (self.file, self.salt) = Self::create_segment(&self.dir, self.incarnation, self.next_sequence)?;
+            (self.file, self.salt) =
+                Self::create_segment(&self.dir, self.incarnation, self.next_sequence, &self.options.disk)?;
             self.segment_bytes = HEADER_BYTES as u64;
         }
         Ok(())
     }
 
     fn write_and_sync(&mut self) -> io::Result<()> {
+        if let Err(error) = self.options.disk.pass(Point::LogWrite) {
+            // As a full disk would: a part of it.
+            self.file.write_all(&self.buffer[..self.buffer.len() / 2])?;
+            return Err(error);
+        }
         self.file.write_all(&self.buffer)?;
         self.options.disk.sync(&self.file)?;
         self.segment_bytes += self.buffer.len() as u64;
@@ -283,12 +268,20 @@ impl CommitLog {
 
     /// Leaves the mark of a clean close.
     pub fn close(self) -> io::Result<()> {
+        self.options.disk.pass(Point::CloseMark)?;
         close_mark::write(&self.dir, self.next_sequence - 1)
     }
 
-    fn create_segment(dir: &Path, incarnation: Incarnation, first_sequence: u64) -> io::Result<(File, u64)> {
+    fn create_segment(
+        dir: &Path,
+        incarnation: Incarnation,
+        first_sequence: u64,
+        disk: &Disk,
+    ) -> io::Result<(File, u64)> {
+        disk.pass(Point::SegmentCreate)?;
         let header = SegmentHeader { incarnation, first_sequence, salt: rand::random() };
         let file = durable_file::create(&segment::path(dir, first_sequence), &header.encode())?;
+        disk.pass(Point::SegmentCreated)?;
         Ok((file, header.salt))
     }
 }

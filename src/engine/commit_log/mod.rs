@@ -21,6 +21,7 @@ mod frame_walk;
 mod log;
 mod range;
 mod reader;
+mod recent;
 mod segment;
 mod trim;
 

@@ -65,10 +65,20 @@ fn read_segment<E>(
     first_sequence: u64,
     mut on_group: impl FnMut(LoggedGroup) -> Result<ControlFlow<()>, LogError<E>>,
 ) -> Result<(), LogError<E>> {
+    read_payloads(dir, incarnation, first_sequence, |payload| {
+        on_group(LoggedGroup::decode(payload).ok_or_else(|| damaged(first_sequence))?)
+    })
+}
+
+/// Gives the payload of every frame of a segment to `on_payload`. What is no good frame is corruption, also at the end.
+pub(super) fn read_payloads<E>(
+    dir: &Path,
+    incarnation: Incarnation,
+    first_sequence: u64,
+    mut on_payload: impl FnMut(&[u8]) -> Result<ControlFlow<()>, LogError<E>>,
+) -> Result<(), LogError<E>> {
     let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-            LogError::Corrupt(format!("commit log segment {first_sequence} is damaged"))
-        }
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => damaged(first_sequence),
         _ => LogError::Io { dir: dir.to_owned(), source },
     };
     let file = File::open(segment::path(dir, first_sequence)).map_err(failed)?;
@@ -78,14 +88,17 @@ fn read_segment<E>(
     let salt = match SegmentHeader::decode(&header) {
         Ok(header) if header.incarnation == incarnation && header.first_sequence == first_sequence => header.salt,
         Err(HeaderError::Newer(found)) => return Err(LogError::Newer { found }),
-        _ => return Err(failed(io::ErrorKind::InvalidData.into())),
+        _ => return Err(damaged(first_sequence)),
     };
     let mut payload = Vec::new();
     while read_frame(&mut stream, salt, &mut payload).map_err(failed)? {
-        let group = LoggedGroup::decode(&payload).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
-        if on_group(group)?.is_break() {
+        if on_payload(&payload)?.is_break() {
             return Ok(());
         }
     }
     Ok(())
+}
+
+pub(super) fn damaged<E>(first_sequence: u64) -> LogError<E> {
+    LogError::Corrupt(format!("commit log segment {first_sequence} is damaged"))
 }

@@ -24,16 +24,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use super::committer::{Answer, CommitterParts, Message, Queued, Request, fail};
+use super::group_effect::{GroupEffect, GroupState};
 use super::head::Head;
 use super::keys::Applied;
 use super::space::SpaceWatch;
 use super::tree::Tree;
 use super::watchdog::{Progress, Step};
-use crate::engine::EngineRules;
 use crate::engine::commit_log::{CommitLog, sequence_numbers};
 use crate::engine::decision::{Decided, GroupBasis, GroupDecision};
 use crate::engine::durable_file;
 use crate::engine::request_memory::RequestMemory;
+use crate::engine::{Disk, EngineRules, Point};
 use crate::model::limits::MAX_COMMIT_WRITES;
 use crate::model::{CommitTime, Incarnation, Revision};
 use crate::store::{CommitObserver, StoreError, StoreState};
@@ -60,6 +61,8 @@ pub(super) struct CommitThread {
     queue: Receiver<Message>,
     /// Requests that did not fit into the group before, in order.
     held_back: VecDeque<Request>,
+    /// The requests of the group in the making that are not decided yet.
+    undecided: VecDeque<Request>,
     /// The callers of the group in the making, with what they will be told.
     answers: Vec<(oneshot::Sender<Answer>, Answer)>,
     /// A batch was begun: if it does not end well, sled may hold half of it.
@@ -85,11 +88,13 @@ pub(super) struct CommitThread {
     space: SpaceWatch,
     /// What the watchdog watches.
     progress: Arc<Progress>,
+    /// Where tests let a step fail.
+    disk: Disk,
 }
 
 /// Why the thread stops waiting.
 enum Next {
-    Group(Vec<Request>),
+    Group,
     FlushDue,
     Close,
 }
@@ -106,6 +111,7 @@ impl CommitThread {
         Self {
             queue,
             held_back: VecDeque::new(),
+            undecided: VecDeque::new(),
             closing: false,
             answers: Vec::new(),
             applying: false,
@@ -124,15 +130,17 @@ impl CommitThread {
             checkpoint: parts.checkpoint,
             space: parts.space,
             progress,
+            disk: parts.disk,
         }
     }
 
     /// Works until the close, or until nobody can send any more.
     pub(super) fn run(mut self) {
         loop {
+            self.guarded(|this| this.pass(Point::Waiting));
             let next = self.next();
             match next {
-                Next::Group(group) => self.guarded(|this| this.commit_group(group)),
+                Next::Group => self.guarded(Self::commit_group),
                 Next::FlushDue => self.guarded(Self::flush),
                 Next::Close => break,
             }
@@ -157,13 +165,21 @@ impl CommitThread {
         }
         // First the state, then the callers: none of them may take a failure for an orderly close.
         fail(&self.state, cause.clone());
-        for (answer, _) in self.answers.drain(..) {
+        let undecided = self.undecided.drain(..).map(|request| {
+            self.queued.leave(request.size_bytes);
+            request.answer
+        });
+        for answer in self.answers.drain(..).map(|(answer, _)| answer).chain(undecided) {
             let _ = answer.send(Err(StoreError::Failed { cause: cause.clone() }));
         }
     }
 
     fn has_failed(&self) -> bool {
         matches!(*self.state.borrow(), StoreState::Failed { .. })
+    }
+
+    fn pass(&self, point: Point) -> Result<(), StoreError> {
+        self.disk.pass(point).map_err(|error| StoreError::Failed { cause: error.to_string() })
     }
 
     /// Waits for a request and takes with it what else is queued and fits.
@@ -178,7 +194,7 @@ impl CommitThread {
             },
         };
         let (mut writes, mut bytes) = (first.commit.writes.len(), first.size_bytes);
-        let mut group = vec![first];
+        self.undecided.push_back(first);
         while writes < GROUP_WRITES && bytes < GROUP_BYTES {
             let Some(request) = self.held_back.pop_front().or_else(|| self.try_receive()) else { break };
             writes += request.commit.writes.len();
@@ -187,9 +203,9 @@ impl CommitThread {
                 self.held_back.push_front(request);
                 break;
             }
-            group.push(request);
+            self.undecided.push_back(request);
         }
-        Next::Group(group)
+        Next::Group
     }
 
     /// A request that is queued already.
@@ -211,24 +227,24 @@ impl CommitThread {
         }
     }
 
-    fn commit_group(&mut self, group: Vec<Request>) -> Result<(), StoreError> {
-        if self.has_failed() {
-            // Dropping the requests tells the callers.
-            group.iter().for_each(|request| self.queued.leave(request.size_bytes));
-            return Ok(());
-        }
-        if !self.space.has_room() {
-            for request in group {
+    fn commit_group(&mut self) -> Result<(), StoreError> {
+        let refusal = match &*self.state.borrow() {
+            StoreState::Failed { cause } => Some(StoreError::Failed { cause: cause.clone() }),
+            _ => None,
+        };
+        if let Some(refusal) = refusal.or_else(|| (!self.space.has_room()).then_some(StoreError::DiskLow)) {
+            for request in self.undecided.drain(..) {
                 self.queued.leave(request.size_bytes);
-                let _ = request.answer.send(Err(StoreError::DiskLow));
+                let _ = request.answer.send(Err(refusal.clone()));
             }
             return Ok(());
         }
         let time = self.rules.clock.now().max(self.applied.time);
         self.requests.forget_old(time);
-        let group = self.decide(group, time)?;
+        let (group, effect) = self.decide(time)?;
+        self.pass(Point::Decided)?;
         if !group.changes.is_empty() || !group.requests.is_empty() {
-            self.make(group)?;
+            self.make(group, &effect)?;
         }
         for (answer, outcome) in self.answers.drain(..) {
             // Nobody may be waiting any more; the commit is made all the same.
@@ -244,47 +260,43 @@ impl CommitThread {
 
     /// Decides the requests of a group, as many as fit by what they really write: a small update of a large
     /// profile writes a large one.
-    fn decide(&mut self, group: Vec<Request>, time: CommitTime) -> Result<Decided, StoreError> {
+    fn decide(&mut self, time: CommitTime) -> Result<(Decided, GroupEffect), StoreError> {
+        let state = GroupState::new(&self.tree, self.applied);
         let mut decision = GroupDecision::new(GroupBasis {
-            state: &*self.tree,
+            state: &state,
             requests: &self.requests,
             unique_email: self.rules.unique_email,
             incarnation: self.incarnation,
             first_revision: Revision(self.applied.sequence + 1),
             time,
         });
-        let mut requests = group.into_iter();
         while decision.size_bytes() < GROUP_BYTES
-            && let Some(request) = requests.next()
+            && let Some(request) = self.undecided.pop_front()
         {
             self.queued.leave(request.size_bytes);
+            // The caller is known before anything can go wrong; until it is decided the outcome is unknown.
+            let unknown = StoreError::Failed { cause: "the commit was not decided".into() };
+            self.answers.push((request.answer, Err(unknown)));
             let outcome = decision.decide(request.commit);
-            let failed = outcome.as_ref().err().filter(|error| matches!(error, StoreError::Failed { .. })).cloned();
-            self.answers.push((request.answer, outcome));
-            if let Some(error) = failed {
+            if let Err(error @ StoreError::Failed { .. }) = outcome {
                 return Err(error);
             }
+            if let Some((_, answer)) = self.answers.last_mut() {
+                *answer = outcome;
+            }
         }
-        for request in requests.rev() {
+        let group = decision.finish();
+        while let Some(request) = self.undecided.pop_back() {
             self.held_back.push_front(request);
         }
-        Ok(decision.finish())
+        Ok((group, state.into_effect()))
     }
 
     /// Makes changes durable, then visible.
-    fn make(&mut self, group: Decided) -> Result<(), StoreError> {
+    fn make(&mut self, group: Decided, effect: &GroupEffect) -> Result<(), StoreError> {
         let Decided { changes, time, .. } = &group;
-        // Everything that can be wrong is found before anything is logged: a logged group must be applicable, now
-        // and when it is replayed.
         let sequence = self.applied.sequence + sequence_numbers(changes.len());
-        let prepared = match self.tree.prepare(self.applied, changes, sequence, *time) {
-            Ok(prepared) => prepared,
-            Err(error @ StoreError::Corrupt(_)) => {
-                self.answers.iter_mut().for_each(|(_, outcome)| *outcome = Err(error.clone()));
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
+        let prepared = self.tree.prepare(effect, changes, sequence, *time);
         let log = self.log.as_mut().ok_or(StoreError::Closed)?;
         let appended = self.progress.during(Step::Append, || log.append(&group));
         let bytes = appended.map_err(|error| StoreError::Failed { cause: error.to_string() })?;
@@ -292,13 +304,18 @@ impl CommitThread {
             // It came back after all, but the callers were told that the outcome is unknown, and it stays so.
             return Err(StoreError::Failed { cause: "the disk came back too late".into() });
         }
+        self.pass(Point::Appended)?;
         self.observer.before_apply(changes);
+        self.pass(Point::Announced)?;
         self.applying = true;
         self.head.begin(sequence);
+        self.pass(Point::BatchBegun)?;
         self.applied = self.progress.during(Step::Apply, || self.tree.apply(prepared))?;
         self.applying = false;
+        self.pass(Point::Applied)?;
         self.observer.after_apply(changes);
         self.head.publish(sequence);
+        self.pass(Point::Published)?;
         for request in group.requests {
             self.requests.remember(request, group.time);
         }
@@ -310,17 +327,23 @@ impl CommitThread {
 
     fn flush(&mut self) -> Result<(), StoreError> {
         if self.unflushed.take().is_some() && !self.has_failed() {
-            self.progress.during(Step::Flush, || self.tree.flush())?;
+            self.flush_sled()?;
             self.checkpoint.store(self.applied.sequence, Ordering::Release);
             self.space.ask();
         }
         Ok(())
     }
 
+    fn flush_sled(&self) -> Result<(), StoreError> {
+        self.pass(Point::SledFlush)?;
+        self.progress.during(Step::Flush, || self.tree.flush())?;
+        self.pass(Point::SledFlushed)
+    }
+
     /// Flushes sled and leaves the log's mark; after a failure nothing is touched any more.
     fn close(&mut self) -> Result<(), StoreError> {
         let Some(log) = self.log.take().filter(|_| !self.has_failed()) else { return Ok(()) };
-        self.progress.during(Step::Flush, || self.tree.flush())?;
+        self.flush_sled()?;
         log.close().map_err(|error| StoreError::Failed { cause: format!("closing the commit log: {error}") })
     }
 }

@@ -20,9 +20,9 @@ use super::keys::Applied;
 use super::space::SpaceWatch;
 use super::tree::Tree;
 use super::watchdog::{Progress, Watchdog};
-use crate::engine::EngineRules;
 use crate::engine::commit_log::CommitLog;
 use crate::engine::request_memory::RequestMemory;
+use crate::engine::{Disk, EngineRules};
 use crate::model::Incarnation;
 use crate::model::limits::{MAX_BATCH_BYTES, MAX_COMMIT_WRITES};
 use crate::store::{Commit, CommitObserver, Outcomes, StoreError, StoreState};
@@ -98,6 +98,8 @@ pub struct CommitterParts {
     pub checkpoint: Arc<AtomicU64>,
     /// Whether there is room for writes.
     pub space: SpaceWatch,
+    /// Where tests let a step fail.
+    pub disk: Disk,
 }
 
 impl Committer {

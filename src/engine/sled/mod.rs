@@ -17,6 +17,7 @@ mod check;
 mod commit_thread;
 mod committer;
 mod data_dir;
+mod group_effect;
 mod head;
 mod keys;
 mod maintenance;
@@ -40,3 +41,5 @@ pub use open::{CheckAtOpen, OpenError, SledOptions};
 pub use snapshotter::Snapshot;
 pub use space::SpaceBounds;
 pub use store::SledStore;
+#[doc(hidden)]
+pub use sync_hook::fail_syncs;

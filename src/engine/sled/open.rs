@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::committer::{Committer, CommitterParts, QueueBounds};
 use super::data_dir::{DataDir, DataDirError};
+use super::group_effect::GroupEffect;
 use super::head::Head;
 use super::maintenance::{Maintenance, MaintenanceParts, SnapshotPolicy};
 use super::space::{Ballast, SpaceBounds, SpaceWatch};
@@ -19,7 +20,7 @@ use super::state::{self, State};
 use super::tree::Tree;
 use crate::engine::commit_log::{LogError, LogOptions, LogReader, Retention};
 use crate::engine::request_memory::{MAX_REMEMBERED, REMEMBERED_FOR, RequestMemory};
-use crate::engine::{Disk, EngineRules};
+use crate::engine::{Disk, EngineRules, Point};
 use crate::model::Canonicalization;
 use crate::store::{CommitObserver, StoreError};
 
@@ -158,20 +159,25 @@ pub(super) struct Opened {
 pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> Result<Opened, OpenError> {
     let started = Instant::now();
     let mut data_dir = DataDir::open(&options.path, options.canonicalization, options.reindex)?;
+    let access = |source| DataDirError::Access { dir: options.path.clone(), action: "opened", source };
+    let pass = |point| options.disk.pass(point).map_err(access);
+    pass(Point::DirLocked)?;
     let ballast = Ballast::new(data_dir.path(), options.disk.clone(), options.space);
     ballast.release_if_needed().map_err(|source| data_dir.access("read", source))?;
     data_dir.snapshots().prepare().map_err(|source| data_dir.access("written", source))?;
     let State { tree, log, applied, replayed_groups, check_took } = state::open(&data_dir, options)?;
+    pass(Point::StateOpened)?;
     data_dir.finish_creation()?;
     if tree.applied()?.digest.is_none() {
         // From here on versions of format 1 cannot read it.
-        tree.apply(tree.prepare(applied, &[], applied.sequence, applied.time)?)?;
+        tree.apply(tree.prepare(&GroupEffect::new(applied), &[], applied.sequence, applied.time))?;
     }
     let mut requests = RequestMemory::default();
     let since = options.rules.clock.now().max(applied.time).saturating_sub(REMEMBERED_FOR);
     for (request, time) in log.recent_requests(since, MAX_REMEMBERED).map_err(OpenError::RecentRequests)? {
         requests.remember(request, time);
     }
+    pass(Point::RequestsRead)?;
     if let Err(error) = ballast.take() {
         tracing::warn!(%error, "there is no ballast: a full disk could keep the store from opening");
     }
@@ -198,6 +204,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         suspect_mark: data_dir.suspect_mark(),
         checkpoint: checkpoint.clone(),
         space: SpaceWatch::new(ballast.clone()),
+        disk: options.disk.clone(),
     };
     let committer = Committer::start(parts, options.queue, options.sync_timeout).map_err(OpenError::Thread)?;
     let maintenance = Maintenance::start(MaintenanceParts {

@@ -15,6 +15,7 @@ use super::keys::Applied;
 use super::open::{OpenError, SledOptions};
 use super::state::{Trouble, apply_rows, guarded, open_log, open_tree};
 use super::tree::Tree;
+use crate::engine::Point;
 use crate::engine::durable_file;
 use crate::engine::snapshot::{SnapshotError, SnapshotReader, SnapshotRow};
 use crate::store::{Corruption, StoreError};
@@ -42,6 +43,7 @@ pub(super) fn rebuild(data_dir: &DataDir, options: &SledOptions, damage: &str) -
         match build(data_dir, options, sequence) {
             Ok(Built { applied, replayed_groups }) => {
                 let aside = data_dir.replace_state().map_err(access)?;
+                options.disk.pass(Point::StateReplaced).map_err(access)?;
                 tracing::warn!(
                     damage,
                     from,
@@ -75,15 +77,18 @@ fn build(data_dir: &DataDir, options: &SledOptions, snapshot: Option<u64>) -> Re
         fs::remove_dir_all(&dir).map_err(access)?;
     }
     durable_file::create_dir(&dir).map_err(access)?;
+    options.disk.pass(Point::RebuildBegun).map_err(access)?;
     let tree = open_tree(&dir, options.sled_cache_bytes)?;
     let built = guarded(|| {
         let mut applied = Applied { digest: Some(Default::default()), ..Applied::default() };
         if let Some(sequence) = snapshot {
             applied = load(data_dir, &tree, sequence)?;
+            options.disk.pass(Point::SnapshotLoaded).map_err(access)?;
         }
         let mut replayed_groups = 0;
         drop(open_log(data_dir, options, &tree, &mut applied, &mut replayed_groups)?);
         tree.flush()?;
+        options.disk.pass(Point::RebuildFlushed).map_err(access)?;
         Ok(Built { applied, replayed_groups })
     });
     let closed = catch_unwind(AssertUnwindSafe(|| drop(tree)));
@@ -92,6 +97,7 @@ fn build(data_dir: &DataDir, options: &SledOptions, snapshot: Option<u64>) -> Re
         return Err(Trouble::Damaged("sled panicked when it closed it".into()));
     }
     durable_file::sync_dir_and_files(&dir).map_err(access)?;
+    options.disk.pass(Point::RebuildSynced).map_err(access)?;
     Ok(built)
 }
 

@@ -70,3 +70,56 @@ impl ScanPool {
         self.running.close();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn soon<F: Future>(awaited: F) -> F::Output {
+        tokio::time::timeout(Duration::from_secs(10), awaited).await.expect("what must come has not come")
+    }
+
+    /// Ends only when its caller has gone away.
+    fn endless(begun: std::sync::mpsc::Sender<()>) -> impl FnOnce(&Cancelled) -> Result<(), StoreError> + Send {
+        move |cancelled| {
+            let _ = begun.send(());
+            loop {
+                cancelled.check()?;
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scan_whose_caller_goes_away_or_runs_out_of_time_stops_and_gives_its_place_back() {
+        let pool = ScanPool::new(1, 1);
+        for _ in 0..3 {
+            let (begun, has_begun) = std::sync::mpsc::channel();
+            let scan = pool.run(endless(begun));
+            assert!(tokio::time::timeout(Duration::from_millis(1), scan).await.is_err());
+            // It has begun, or was dropped before.
+            let _ = has_begun.recv();
+            assert_eq!(soon(pool.run(|_| Ok(7))).await, Ok(7));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_and_goes_away_gives_the_place_in_line_back() {
+        let pool = ScanPool::new(1, 1);
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let mut running = Box::pin(pool.run(endless(begun)));
+        assert!(futures_util::poll!(running.as_mut()).is_pending());
+        has_begun.recv().unwrap();
+        for _ in 0..3 {
+            let mut waiting = Box::pin(pool.run(|_| Ok(())));
+            assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+            assert_eq!(pool.run(|_| Ok(())).await, Err(StoreError::Overloaded), "the line has one place");
+        }
+        drop(running);
+        assert_eq!(soon(pool.run(|_| Ok(7))).await, Ok(7));
+        soon(pool.close()).await;
+        assert_eq!(pool.run(|_| Ok(7)).await, Err(StoreError::Closed));
+    }
+}

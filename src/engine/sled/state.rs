@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use super::check;
 use super::data_dir::DataDir;
+use super::group_effect::GroupEffect;
 use super::keys::{self, Applied};
 use super::open::{CheckAtOpen, OpenError, SledOptions};
 use super::rebuild;
 use super::scan_pool::Cancelled;
 use super::sync_hook;
 use super::tree::{Tree, is_damage, sled_error};
+use crate::engine::Point;
 use crate::engine::commit_log::{CommitLog, LogError};
 use crate::engine::decision::CurrentState;
 use crate::engine::durable_file;
@@ -100,6 +102,8 @@ pub(super) fn bring_up(data_dir: &DataDir, dir: &Path, options: &SledOptions) ->
 type BroughtUp = (CommitLog, Applied, u64, Option<Duration>);
 
 fn bring_up_tree(data_dir: &DataDir, tree: &Tree, is_new: bool, options: &SledOptions) -> Result<BroughtUp, Trouble> {
+    let pass = |point| options.disk.pass(point).map_err(|source| data_dir.access("opened", source));
+    pass(Point::SledOpened)?;
     check_sync_hook(tree)?;
     let mut applied = tree.applied()?;
     if applied.sequence == 0 && !tree.is_empty()? {
@@ -107,11 +111,13 @@ fn bring_up_tree(data_dir: &DataDir, tree: &Tree, is_new: bool, options: &SledOp
     }
     let mut replayed_groups = 0;
     let log = open_log(data_dir, options, tree, &mut applied, &mut replayed_groups)?;
+    pass(Point::Replayed)?;
     if replayed_groups > 0 {
         if log.was_closed_cleanly() && !is_new {
             return Err(Trouble::Damaged("it is behind the log although the store was closed in good order".into()));
         }
         tree.flush()?;
+        pass(Point::ReplayFlushed)?;
     }
     let check_due = match options.check_at_open {
         CheckAtOpen::Always => true,
@@ -125,6 +131,7 @@ fn bring_up_tree(data_dir: &DataDir, tree: &Tree, is_new: bool, options: &SledOp
         check_took = Some(started.elapsed());
         applied.digest = Some(found);
     }
+    pass(Point::StateChecked)?;
     Ok((log, applied, replayed_groups, check_took))
 }
 
@@ -140,6 +147,8 @@ pub(super) fn open_log(
     let opened =
         CommitLog::open(&data_dir.commit_log(), data_dir.incarnation(), log_options, applied.sequence, |group| {
             *replayed_groups += 1;
+            let stopped = |error: io::Error| StoreError::Failed { cause: error.to_string() };
+            options.disk.pass(Point::ReplayGroup).map_err(stopped)?;
             apply_rows(tree, applied, group.rows(), group.last_sequence(), group.time)
         });
     opened.map_err(OpenError::Log)
@@ -171,7 +180,9 @@ pub(super) fn apply_rows(
             previous_index_key: current.as_ref().and_then(Record::index_key),
         });
     }
-    *applied = tree.apply(tree.prepare(*applied, &changes, sequence, time)?)?;
+    let mut effect = GroupEffect::new(*applied);
+    effect.add(tree, &changes)?;
+    *applied = tree.apply(tree.prepare(&effect, &changes, sequence, time))?;
     Ok(())
 }
 

@@ -32,6 +32,9 @@ const IN_PLACE_IDS: usize = 16;
 /// and to hand the page to another thread and back would cost more than to read it (78 us of CPU for a page of 100
 /// with, 127 us without). Rows in the order of ids lie all over the tree and may each need the disk.
 const IN_PLACE_ROWS: usize = 100;
+/// How many look-ups of more ids, and counts of the directory's bytes, run at a time, beside the scans: a few slow scans must
+/// not hold up those who know what they want.
+const RUNNING_LOOK_UPS: u32 = 4;
 /// How many profiles a rebuild of the index handles in one commit: few enough that even the largest stay
 /// under the bound of a commit.
 const REINDEX_PAGE: usize = 50;
@@ -54,6 +57,7 @@ pub struct SledStore {
     log_reader: Arc<LogReader>,
     near_log_reads: ScanPool,
     far_log_reads: ScanPool,
+    look_ups: ScanPool,
     /// The lock on the directory; given up at the close.
     data_dir: Mutex<Option<DataDir>>,
 }
@@ -62,6 +66,7 @@ impl SledStore {
     /// Opens a data directory, recovering what a crash left. `observer` is told of every commit.
     pub async fn open(options: SledOptions, observer: Arc<dyn CommitObserver>) -> Result<Self, OpenError> {
         let scans = ScanPool::new(options.running_scans, options.waiting_scans);
+        let look_ups = ScanPool::new(RUNNING_LOOK_UPS, options.waiting_scans);
         let opened =
             tokio::task::spawn_blocking(move || open::open(&options, observer)).await.unwrap_or_else(|error| {
                 Err(StoreError::Failed { cause: format!("opening ended early: {error}") }.into())
@@ -75,6 +80,7 @@ impl SledStore {
             log_reader: Arc::new(opened.log_reader),
             near_log_reads: ScanPool::new(RUNNING_LOG_READS, WAITING_LOG_READS),
             far_log_reads: ScanPool::new(RUNNING_LOG_READS, WAITING_LOG_READS),
+            look_ups,
             data_dir: Mutex::new(Some(opened.data_dir)),
         })
     }
@@ -173,15 +179,16 @@ impl Store for SledStore {
             return self.with_tree(|tree| ids.iter().map(|id| tree.record(id)).collect());
         }
         let ids = ids.to_vec();
-        self.scan(move |tree, cancelled| {
+        let tree = self.tree.read().clone().ok_or(StoreError::Closed)?;
+        let look_up = move |cancelled: &Cancelled| {
             ids.iter()
                 .map(|id| {
                     cancelled.check()?;
                     tree.record(id)
                 })
                 .collect()
-        })
-        .await
+        };
+        self.look_ups.run(look_up).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<Outcomes, StoreError> {
@@ -270,11 +277,11 @@ impl Store for SledStore {
             Some(data_dir) => data_dir.path().to_owned(),
             None => return Err(StoreError::Closed),
         };
-        self.scan(move |_, _| {
+        let count = move |_: &Cancelled| {
             durable_file::bytes_below(&dir)
                 .map_err(|error| StoreError::Failed { cause: format!("the data directory cannot be read: {error}") })
-        })
-        .await
+        };
+        self.look_ups.run(count).await
     }
 
     fn watch_state(&self) -> watch::Receiver<StoreState> {
@@ -295,6 +302,7 @@ impl Store for SledStore {
         self.scans.close().await;
         self.near_log_reads.close().await;
         self.far_log_reads.close().await;
+        self.look_ups.close().await;
         let tree = self.tree.write().take();
         let data_dir = self.data_dir.lock().take();
         if !matches!(closing, Ok(true)) {

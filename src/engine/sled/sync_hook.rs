@@ -11,10 +11,18 @@
 
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// How many syncs went through the hook in this process.
 static SYNCS: AtomicU64 = AtomicU64::new(0);
+
+/// Whether syncs fail, as those of a broken disk.
+static FAILING: AtomicBool = AtomicBool::new(false);
+
+/// Lets every sync of sled in this process fail with `EIO`, or no more. For tests.
+pub fn fail_syncs(failing: bool) {
+    FAILING.store(failing, Ordering::SeqCst);
+}
 
 /// How many syncs of sled went through the hook since the process began.
 pub fn sync_count() -> u64 {
@@ -34,6 +42,11 @@ extern "C" fn sync_file_range(
     _flags: libc::c_uint,
 ) -> libc::c_int {
     SYNCS.fetch_add(1, Ordering::Relaxed);
+    if FAILING.load(Ordering::Relaxed) {
+        // SAFETY: the C library says where this thread's errno is, for as long as the thread lives.
+        unsafe { *libc::__errno_location() = libc::EIO };
+        return -1;
+    }
     // SAFETY: fdatasync takes any number for a descriptor and fails with EBADF for a wrong one.
     unsafe { libc::fdatasync(fd) }
 }

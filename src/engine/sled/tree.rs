@@ -11,11 +11,12 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
+use super::group_effect::GroupEffect;
 use super::keys::{self, Applied, AtId, Counters};
 use super::scan_pool::Cancelled;
 use crate::engine::decision::CurrentState;
 use crate::engine::entry::{domain_page_start, domains_prefix, page_start, parse_entry, read_page, scope_prefix};
-use crate::model::{Change, CommitTime, DomainKey, IndexKey, ProfileId, Record, counter_deltas};
+use crate::model::{Change, CommitTime, DomainKey, IndexKey, ProfileId, Record};
 use crate::store::{Corruption, Cursor, DomainCount, DomainOrder, DomainPage, Page, PageBounds, Scope, StoreError};
 
 /// The tree.
@@ -57,22 +58,11 @@ impl Tree {
         }
     }
 
-    /// Computes what a group of changes does to the tree, and finds everything that can be wrong with it. Nothing
-    /// is changed.
+    /// What `changes`, whose effect is known, do to the tree. Nothing is changed.
     /// `sequence` is the last number that the group takes.
-    pub fn prepare(
-        &self,
-        applied: Applied,
-        changes: &[Change],
-        sequence: u64,
-        time: CommitTime,
-    ) -> Result<Prepared, StoreError> {
+    pub fn prepare(&self, effect: &GroupEffect, changes: &[Change], sequence: u64, time: CommitTime) -> Prepared {
         let mut batch = ::sled::Batch::default();
-        let Applied { mut totals, mut digest, .. } = applied;
         for change in changes {
-            if let Some(digest) = &mut digest {
-                digest.follow(change);
-            }
             let id_key = keys::id_key(&change.id);
             let moves = change.moves_index_key();
             if let Some(before) = change.previous_index_key.as_ref().filter(|_| moves || change.record.is_none()) {
@@ -95,23 +85,9 @@ impl Tree {
                     }
                 }
             }
-            let below_zero = || damaged("the number of profiles");
-            totals.profiles = totals.profiles.checked_add_signed(change.profiles_delta()).ok_or_else(below_zero)?;
-            let below_zero = || damaged("the bytes of profiles");
-            totals.profile_bytes =
-                totals.profile_bytes.checked_add_signed(change.bytes_delta()).ok_or_else(below_zero)?;
         }
-        for (domain, delta) in counter_deltas(changes) {
-            let before = self.counters(&domain)?;
-            let below_zero = || damaged("a domain's counters");
-            let counters = Counters {
-                own: before.own.checked_add_signed(delta.own).ok_or_else(below_zero)?,
-                subtree: before.subtree.checked_add_signed(delta.subtree).ok_or_else(below_zero)?,
-            };
-            let domains_delta = i64::from(counters.own > 0) - i64::from(before.own > 0);
-            let below_zero = || damaged("the number of domains");
-            totals.domains = totals.domains.checked_add_signed(domains_delta).ok_or_else(below_zero)?;
-            let key = keys::domain_key(&domain);
+        for (domain, counters) in effect.counters() {
+            let key = keys::domain_key(domain);
             if counters.subtree == 0 {
                 batch.remove(key);
             } else {
@@ -119,9 +95,9 @@ impl Tree {
                 batch.insert(key, value);
             }
         }
-        let applied = Applied { sequence, time, totals, digest };
+        let applied = effect.applied(sequence, time);
         batch.insert(keys::APPLIED, applied.encode());
-        Ok(Prepared { batch, applied })
+        Prepared { batch, applied }
     }
 
     /// Makes a prepared group visible: one batch, atomic for readers and across crashes. After an error it may
@@ -336,7 +312,8 @@ fn largest_domains(
     Ok(DomainPage { domains, next: None })
 }
 
-fn damaged(what: &str) -> StoreError {
+/// Something in the tree fails its checksum, or cannot be.
+pub(super) fn damaged(what: &str) -> StoreError {
     StoreError::Corrupt(Corruption(format!("{what} is damaged")))
 }
 
