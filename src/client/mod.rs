@@ -32,6 +32,7 @@
 //! # }
 //! ```
 
+mod admin;
 mod builder;
 mod chunk;
 mod error;
@@ -47,6 +48,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+pub use admin::Answers;
 pub use builder::ClientBuilder;
 pub use error::{Cause, ClientError, Violation};
 pub use export::{Export, ExportOptions, Exported};
@@ -60,7 +62,9 @@ pub use writes::{DeleteOptions, UpdateOptions, Write};
 
 use crate::pb::admin_service_client::AdminServiceClient;
 use crate::pb::profile_service_client::ProfileServiceClient;
-pub use crate::pb::{BatchGetProfilesResponse, DomainSummary, GetStatusResponse, Profile};
+pub use crate::pb::{
+    BatchGetProfilesResponse, DomainSummary, GetStatusResponse, Profile, VerifyProblem, VerifyResponse,
+};
 
 /// The largest answer that is accepted: a thousand profiles of the largest size fit.
 const MAX_RESPONSE_BYTES: usize = 32 * 1024 * 1024;

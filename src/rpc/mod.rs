@@ -7,6 +7,7 @@
 //! and reflection beside it; how it is served is the server's business.
 
 pub mod admin_service;
+mod backup;
 mod checked_write;
 pub mod codec;
 pub mod deadline;
@@ -21,6 +22,7 @@ mod page_token;
 pub mod profile_service;
 mod reads;
 mod request;
+mod verify;
 mod writes;
 
 /// Generated code: the server side of the services, in which a profile that leaves is already encoded.

@@ -15,7 +15,7 @@ use profilestore::engine::memory::MemoryStore;
 use profilestore::model::{Change, Domain, ProfileId, Record, Revision};
 use profilestore::store::{
     Commit, CommitObserver, Cursor, DomainOrder, DomainPage, Outcomes, Page, PageBounds, Scope, Store, StoreError,
-    StoreState, StoreStatus, VerifyReport,
+    StoreState, StoreStatus, VerifyProgress, VerifyReport,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -233,8 +233,8 @@ impl Store for GatedStore {
         self.decider.watch_state()
     }
 
-    async fn verify(&self) -> Result<VerifyReport, StoreError> {
-        self.decider.verify().await
+    async fn verify_with(&self, progress: VerifyProgress) -> Result<VerifyReport, StoreError> {
+        self.decider.verify_with(progress).await
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -232,8 +232,6 @@ async fn what_is_not_served_yet_says_so() {
     for (name, status) in [
         ("WatchProfiles", client.watch_profiles(WatchProfilesRequest::default()).await.err()),
         ("GetHotKeys", admin.get_hot_keys(GetHotKeysRequest::default()).await.err()),
-        ("Backup", admin.backup(BackupRequest {}).await.err()),
-        ("Verify", admin.verify(VerifyRequest {}).await.err()),
     ] {
         let status = status.unwrap();
         assert_eq!((status.code(), reason(&status).as_str()), (Code::Unimplemented, "NOT_IMPLEMENTED"));
