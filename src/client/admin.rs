@@ -58,14 +58,14 @@ impl Client {
     ) -> Answers<T> {
         enum Place<F, T> {
             Call(F),
-            Answers(Streaming<T>),
+            Answers(Box<Streaming<T>>),
         }
         let allowed = self.inner.deadline;
         let first = Place::Call(Box::pin(call));
         Answers(Box::pin(stream::try_unfold(first, move |place| async move {
             let next = async {
                 let mut answers = match place {
-                    Place::Call(call) => call.await?.into_inner(),
+                    Place::Call(call) => Box::new(call.await?.into_inner()),
                     Place::Answers(answers) => answers,
                 };
                 Ok(answers.message().await?.map(|answer| (answer, Place::Answers(answers))))
