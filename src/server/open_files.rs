@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn the_soft_limit_is_raised_to_the_hard_one() {
         let before = getrlimit(Resource::Nofile);
-        let lowered = Rlimit { current: Some(before.current.unwrap_or(1024).min(1024)), ..before.clone() };
+        let lowered = Rlimit { current: Some(before.current.unwrap_or(1024).min(1024)), ..before };
         setrlimit(Resource::Nofile, lowered).unwrap();
         assert_eq!(raise_limit(), before.maximum);
         assert_eq!(getrlimit(Resource::Nofile).current, before.maximum);
