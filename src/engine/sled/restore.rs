@@ -181,3 +181,25 @@ fn move_up(from: &Path, to: &Path) -> io::Result<()> {
     fs::remove_dir(from)?;
     durable_file::sync_dir(to)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn format_is_moved_up_only_after_everything_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join(RESTORING);
+        fs::create_dir(&from).unwrap();
+        for name in ["FORMAT", "LOCK", "sled"] {
+            fs::write(from.join(name), name).unwrap();
+        }
+        // Something is in the way of one of them.
+        fs::create_dir(dir.path().join("sled")).unwrap();
+        assert!(move_up(&from, dir.path()).is_err());
+        assert!(from.join("FORMAT").exists() && !dir.path().join("FORMAT").exists());
+        fs::remove_dir(dir.path().join("sled")).unwrap();
+        move_up(&from, dir.path()).unwrap();
+        assert!(dir.path().join("FORMAT").exists() && !from.exists());
+    }
+}
