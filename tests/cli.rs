@@ -1,5 +1,7 @@
 //! The command line as people use it: each command's output and exit code, against a real server.
 
+#[path = "cli/backups.rs"]
+mod backups;
 #[path = "cli/bulk_kills.rs"]
 mod bulk_kills;
 #[path = "cli/commands.rs"]

@@ -41,7 +41,7 @@ async fn commit(store: &SledStore, write: Write) {
 /// The display names of all profiles, after checking that the store agrees with itself.
 async fn names(store: &SledStore) -> Vec<String> {
     let report = store.verify().await.unwrap();
-    assert_eq!(report.problems, Vec::<String>::new());
+    assert_eq!(report.problems, []);
     let page = store.list(&Scope::All, None, ALL).await.unwrap();
     assert_eq!(store.count(&Scope::All).await.unwrap(), page.records.len() as u64);
     page.records.iter().map(|record| record.decode().unwrap().display_name).collect()
@@ -248,7 +248,7 @@ async fn other_canonicalization_is_refused_until_the_index_is_rebuilt() {
         store.list(&Scope::email(&email), None, ALL).await.unwrap().records.len()
     };
     assert_eq!((found("Ada@example.com").await, found("ada@example.com").await), (1, 0));
-    assert_eq!(store.verify().await.unwrap().problems, Vec::<String>::new());
+    assert_eq!(store.verify().await.unwrap().problems, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

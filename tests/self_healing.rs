@@ -98,7 +98,7 @@ async fn write_some(store: &SledStore, versions: std::ops::Range<u64>) {
 
 /// Everything in the store, after it was found to agree with itself.
 async fn contents(store: &SledStore) -> BTreeMap<String, Record> {
-    assert_eq!(store.verify().await.unwrap().problems, Vec::<String>::new());
+    assert_eq!(store.verify().await.unwrap().problems, []);
     let page = store.list(&Scope::All, None, PAGE).await.unwrap();
     page.records.into_iter().map(|record| (record.decode().unwrap().id, record)).collect()
 }

@@ -23,7 +23,7 @@ async fn a_snapshot_of_format_2_and_the_log_behind_it_bring_everything_back() {
     let dir = tempfile::tempdir().unwrap();
     tar::Archive::new(GzDecoder::new(V2_SNAPSHOT)).unpack(dir.path()).unwrap();
     let store = SledStore::open(SledOptions::new(dir.path()), Arc::new(NoObserver)).await.unwrap();
-    assert_eq!(store.verify().await.unwrap().problems, Vec::<String>::new());
+    assert_eq!(store.verify().await.unwrap().problems, []);
     assert_eq!(store.count(&Scope::All).await.unwrap(), 18);
     let profile = store.get(&ProfileId::parse("user-2", "id").unwrap()).await.unwrap().unwrap().decode().unwrap();
     assert_eq!((profile.display_name.as_str(), profile.etag.as_str()), ("version 3", "u6RfyVH9JwcAAAAAAAAAGw"));
@@ -40,7 +40,7 @@ async fn a_directory_of_format_1_opens_and_takes_writes() {
     let options = SledOptions { rules, ..SledOptions::new(dir.path()) };
     let store = SledStore::open(options, Arc::new(NoObserver)).await.unwrap();
 
-    assert_eq!(store.verify().await.unwrap().problems, Vec::<String>::new());
+    assert_eq!(store.verify().await.unwrap().problems, []);
     assert_eq!(store.count(&Scope::All).await.unwrap(), 41);
     let id = |id| ProfileId::parse(id, "id").unwrap();
     assert!(store.get(&id("user-00000003")).await.unwrap().is_none());

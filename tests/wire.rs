@@ -2,6 +2,8 @@
 
 mod common;
 
+#[path = "wire/admin_streams.rs"]
+mod admin_streams;
 #[path = "wire/batches.rs"]
 mod batches;
 #[path = "wire/deadlines.rs"]

@@ -10,8 +10,8 @@ use super::hot_cache::{Begun, HotCache};
 use super::shard::Loaded;
 use crate::model::{Domain, ProfileId, Record};
 use crate::store::{
-    ChangeBounds, ChangePage, Commit, Cursor, DomainOrder, DomainPage, Outcomes, Page, PageBounds, Position, Scope,
-    Store, StoreError, StoreState, StoreStatus, VerifyReport,
+    Backup, ChangeBounds, ChangePage, Commit, Cursor, DomainOrder, DomainPage, Outcomes, Page, PageBounds, Position,
+    Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport,
 };
 
 /// How long a caller waits for another's load before it loads by itself. A load that takes so long is not
@@ -148,8 +148,12 @@ impl<S: Store> Store for CachedStore<S> {
         self.inner.watch_state()
     }
 
-    async fn verify(&self) -> Result<VerifyReport, StoreError> {
-        self.inner.verify().await
+    async fn verify_with(&self, progress: VerifyProgress) -> Result<VerifyReport, StoreError> {
+        self.inner.verify_with(progress).await
+    }
+
+    async fn backup(&self) -> Result<Backup, StoreError> {
+        self.inner.backup().await
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod backups;
 mod bulk;
 mod config;
 mod connection;
@@ -12,6 +13,7 @@ mod profiles;
 mod reindex;
 mod serve;
 mod server_state;
+mod verify;
 mod watch;
 
 use std::io;
@@ -92,6 +94,17 @@ enum Command {
     Status(server_state::StatusArgs),
     /// Ask a server whether it serves; the exit code is the answer.
     Health(server_state::HealthArgs),
+    /// Check everything that a store holds against everything else; the exit code is 1 when something is wrong.
+    Verify(verify::VerifyArgs),
+    /// Build the state of a store that nobody serves anew, from its newest snapshot and its commit log.
+    ///
+    /// If these do not give a whole state, it is built from the records that pass their checksums, and the exit code is 1.
+    /// The old state is set aside.
+    Repair(backups::RepairArgs),
+    /// Write a consistent copy of a server's store to a file while it serves.
+    Backup(backups::BackupArgs),
+    /// Build a data directory from a backup.
+    Restore(backups::RestoreArgs),
     /// Print a script that completes this command line in a shell.
     Completions(manual::CompletionsArgs),
     /// Print the manual page, or write one for every command.
@@ -162,6 +175,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Watch(args) => watch::run(&args),
         Command::Status(args) => server_state::status(&args),
         Command::Health(args) => server_state::health(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Repair(args) => backups::run_repair(&args),
+        Command::Backup(args) => backups::run_backup(&args),
+        Command::Restore(args) => backups::run_restore(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
     };

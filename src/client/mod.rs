@@ -32,6 +32,7 @@
 //! # }
 //! ```
 
+mod admin;
 mod builder;
 mod chunk;
 mod error;
@@ -48,6 +49,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+pub use admin::Answers;
 pub use builder::ClientBuilder;
 pub use error::{Cause, ClientError, Violation};
 pub use export::{Export, ExportOptions, Exported};
@@ -64,6 +66,7 @@ use crate::pb::admin_service_client::AdminServiceClient;
 use crate::pb::profile_service_client::ProfileServiceClient;
 pub use crate::pb::{
     BatchGetProfilesResponse, DomainSummary, GetStatusResponse, Profile, ProfileEvent, ProfileEventType as EventType,
+    VerifyProblem, VerifyResponse,
 };
 
 /// The largest answer that is accepted: a thousand profiles of the largest size fit.

@@ -25,7 +25,8 @@ use crate::model::{
 };
 use crate::store::{
     ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainCount, DomainOrder, DomainPage,
-    Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, Totals, VerifyReport,
+    Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, Totals, VerifyProgress,
+    VerifyReport,
 };
 
 /// A store whose profiles live as long as it does.
@@ -291,18 +292,15 @@ impl Store for MemoryStore {
         self.state.subscribe()
     }
 
-    async fn verify(&self) -> Result<VerifyReport, StoreError> {
+    async fn verify_with(&self, progress: VerifyProgress) -> Result<VerifyReport, StoreError> {
         self.ensure_open()?;
         let profiles = self.profiles.lock();
-        let mut report = VerifyReport {
-            profiles: profiles.records.len() as u64,
-            index_entries: profiles.entries.len() as u64,
-            ..VerifyReport::default()
-        };
+        const REMEDY: &str = "restart the server; what it holds is in memory only";
+        profiles.records.keys().for_each(|_| progress.count_profile());
         let expected: BTreeSet<_> =
             profiles.records.iter().filter_map(|(id, record)| Some(entry(&record.index_key()?, id))).collect();
         if expected != profiles.entries {
-            report.add("the index does not agree with the records".into());
+            progress.add("the index does not agree with the records", REMEDY);
         }
         let as_created: Vec<_> = profiles
             .records
@@ -320,12 +318,17 @@ impl Store for MemoryStore {
             .into_iter()
             .map(|(domain, delta)| (domain, Counters { own: delta.own as u64, subtree: delta.subtree as u64 }));
         if !counted.eq(profiles.counters.iter().map(|(domain, counters)| (domain.clone(), *counters))) {
-            report.add("the counters do not agree with the records".into());
+            progress.add("the counters do not agree with the records", REMEDY);
         }
         if profiles.records.values().any(|record| record.decode().is_err()) {
             return Err(StoreError::Corrupt(Corruption("a record is not a profile".into())));
         }
-        Ok(report)
+        Ok(VerifyReport {
+            profiles: profiles.records.len() as u64,
+            index_entries: profiles.entries.len() as u64,
+            problems: progress.problems_after(0),
+            unsettled: 0,
+        })
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -101,6 +101,20 @@ impl Record {
         (usize::from(index_key_len) <= buffer.len()).then_some(Self { revision, index_key_len, buffer })
     }
 
+    /// The same record with another etag in place of `old`; `None` if it does not have that one. Both are of engines,
+    /// and so of one length.
+    pub fn with_etag(&self, old: &Etag, new: &Etag) -> Option<Self> {
+        let profile = self.profile_bytes();
+        // The etag is the first of the engine's fields, which are the last: nothing of a caller's is looked at.
+        let tail = profile.len().saturating_sub(OUTPUT_FIELDS_MAX_BYTES);
+        let field = [&[ETAG_TAG, ETAG_CHARS as u8], old.as_str().as_bytes()].concat();
+        let in_tail = profile[tail..].windows(field.len()).rposition(|window| window == field)?;
+        let at = usize::from(self.index_key_len) + tail + in_tail + 2;
+        let mut buffer = self.buffer.to_vec();
+        buffer.get_mut(at..at + ETAG_CHARS)?.copy_from_slice(new.as_str().as_bytes());
+        Some(Self { buffer: buffer.into(), ..*self })
+    }
+
     /// The revision of the change that made this version.
     pub fn revision(&self) -> Revision {
         self.revision

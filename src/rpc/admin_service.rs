@@ -1,5 +1,5 @@
-//! `profilestore.v1.AdminService`: what operators ask. Hot keys, backups and checks are in the contract and not
-//! served by this version yet.
+//! `profilestore.v1.AdminService`: what operators ask. Hot keys are in the contract and not served by this
+//! version yet.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,8 +7,10 @@ use std::time::Instant;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
+use super::backup::backup;
 use super::error::RpcError;
 use super::request::to_int64;
+use super::verify::verify;
 use super::watch::token_of;
 use super::wire::admin_service_server::AdminService;
 use crate::cache::{CacheFigures, HotCache};
@@ -86,10 +88,10 @@ impl<S: Store> AdminService for AdminHandler<S> {
     }
 
     async fn backup(&self, _: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
-        Err(RpcError::NotImplemented("Backup").into())
+        Ok(Response::new(Box::pin(backup(self.store.clone()))))
     }
 
     async fn verify(&self, _: Request<pb::VerifyRequest>) -> Result<Response<Self::VerifyStream>, Status> {
-        Err(RpcError::NotImplemented("Verify").into())
+        Ok(Response::new(Box::pin(verify(self.store.clone()))))
     }
 }

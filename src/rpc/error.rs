@@ -217,6 +217,9 @@ fn store_error(error: StoreError) -> Answer {
             let message = "the server's disk is nearly full; writes are taken again when there is room";
             Answer::new(Code::ResourceExhausted, "DISK_LOW", message).retry_after(RETRY_WHEN_DISK_LOW)
         }
+        StoreError::NoBackups => {
+            Answer::new(Code::Unimplemented, "NOT_IMPLEMENTED", "the store of this server cannot be backed up")
+        }
         StoreError::Closed => Answer::new(Code::Unavailable, "DRAINING", "the server is shutting down")
             .retry_after(RETRY_WHEN_UNAVAILABLE),
         StoreError::Failed { cause } => {

@@ -7,6 +7,7 @@
 //! and reflection beside it; how it is served is the server's business.
 
 pub mod admin_service;
+mod backup;
 mod checked_write;
 pub mod codec;
 pub mod deadline;
@@ -22,6 +23,7 @@ mod page_token;
 pub mod profile_service;
 mod reads;
 mod request;
+mod verify;
 mod watch;
 mod writes;
 

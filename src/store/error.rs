@@ -54,6 +54,9 @@ pub enum StoreError {
     /// The disk is nearly full. The call had no effect; writes are taken again when there is room.
     #[error("the disk is nearly full")]
     DiskLow,
+    /// This engine keeps nothing that a backup could be made of.
+    #[error("this store cannot be backed up")]
+    NoBackups,
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

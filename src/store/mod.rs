@@ -4,23 +4,27 @@
 //! (`tests/contract.rs`) holds every engine and every wrapped store to. The seam speaks only of the model;
 //! no byte of a format, no transaction, no engine's word crosses it.
 
+mod backup;
 mod changes;
 mod clock;
 mod commit;
 mod error;
 mod observer;
 mod page;
+mod verification;
 
 use std::future::Future;
 
 use tokio::sync::watch;
 
+pub use backup::Backup;
 pub use changes::{ChangeBounds, ChangePage, CommittedChange, Position};
 pub use clock::Clock;
 pub use commit::{Commit, CommitMode, Outcomes, RequestId, RequestMark};
 pub use error::{Corruption, StoreError};
 pub use observer::{CommitObserver, NoObserver};
 pub use page::{Cursor, DomainCount, DomainOrder, DomainPage, Page, PageBounds, Scope};
+pub use verification::{Problem, VerifyProgress, VerifyReport};
 
 use crate::model::{Domain, ProfileId, Record};
 
@@ -61,29 +65,6 @@ pub enum StoreState {
     },
     /// It was closed.
     Closed,
-}
-
-/// What a check of the whole store found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct VerifyReport {
-    /// The number of profiles that were checked.
-    pub profiles: u64,
-    /// The number of index entries that were checked.
-    pub index_entries: u64,
-    /// What is wrong, one sentence each without personal data; at most [`VerifyReport::MAX_PROBLEMS`].
-    pub problems: Vec<String>,
-}
-
-impl VerifyReport {
-    /// A report lists no more problems than this.
-    pub const MAX_PROBLEMS: usize = 100;
-
-    /// Notes a problem, unless the report is full.
-    pub fn add(&mut self, problem: String) {
-        if self.problems.len() < Self::MAX_PROBLEMS {
-            self.problems.push(problem);
-        }
-    }
 }
 
 /// A store of profiles.
@@ -206,8 +187,23 @@ pub trait Store: Send + Sync + 'static {
     fn watch_state(&self) -> watch::Receiver<StoreState>;
 
     /// Checks everything that is stored against everything else: each index entry against its record, each
-    /// record against its index entry, all counters and all checksums. Exact only while nothing writes.
-    fn verify(&self) -> impl Future<Output = Result<VerifyReport, StoreError>> + Send;
+    /// record against its index entry, all counters and all checksums. While others write it reports nothing that
+    /// is not wrong, but counts what it could not settle. `progress` is told what has been found.
+    ///
+    /// One check goes on at a time: another one fails with [`StoreError::Overloaded`].
+    fn verify_with(&self, progress: VerifyProgress) -> impl Future<Output = Result<VerifyReport, StoreError>> + Send;
+
+    /// [`verify_with`](Store::verify_with) for those who wait for its end.
+    fn verify(&self) -> impl Future<Output = Result<VerifyReport, StoreError>> + Send {
+        self.verify_with(VerifyProgress::default())
+    }
+
+    /// A consistent copy of everything as of one change, made now while others write. An engine that keeps nothing
+    /// cannot be backed up: [`StoreError::NoBackups`]. One backup goes on at a time: another one fails with
+    /// [`StoreError::Overloaded`].
+    fn backup(&self) -> impl Future<Output = Result<Backup, StoreError>> + Send {
+        async { Err(StoreError::NoBackups) }
+    }
 
     /// Makes the commits that were accepted, refuses new ones, and lets go of everything. Afterwards the
     /// data can be opened again. A second call does nothing.

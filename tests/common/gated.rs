@@ -15,7 +15,7 @@ use profilestore::engine::memory::MemoryStore;
 use profilestore::model::{Change, Domain, ProfileId, Record, Revision};
 use profilestore::store::{
     ChangeBounds, ChangePage, Commit, CommitObserver, Cursor, DomainOrder, DomainPage, Outcomes, Page, PageBounds,
-    Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyReport,
+    Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -253,8 +253,8 @@ impl Store for GatedStore {
         self.decider.watch_state()
     }
 
-    async fn verify(&self) -> Result<VerifyReport, StoreError> {
-        self.decider.verify().await
+    async fn verify_with(&self, progress: VerifyProgress) -> Result<VerifyReport, StoreError> {
+        self.decider.verify_with(progress).await
     }
 
     async fn close(&self) -> Result<(), StoreError> {

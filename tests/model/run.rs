@@ -228,7 +228,7 @@ impl<K: Stack> Run<K> {
 
     async fn compare_everything(&mut self) {
         let report = self.stack.store().verify().await.unwrap();
-        assert_eq!(report.problems, [""; 0]);
+        assert_eq!(report.problems, []);
         assert_eq!(report.profiles, self.oracle.profiles.len() as u64);
         assert_eq!(report.index_entries, self.oracle.places().len() as u64);
         assert_eq!(self.stack.store().status().totals.profiles, report.profiles);

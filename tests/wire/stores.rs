@@ -114,8 +114,8 @@ impl Store for FaultyStore {
         self.inner.watch_state()
     }
 
-    async fn verify(&self) -> Result<VerifyReport, StoreError> {
-        self.inner.verify().await
+    async fn verify_with(&self, progress: VerifyProgress) -> Result<VerifyReport, StoreError> {
+        self.inner.verify_with(progress).await
     }
 
     async fn close(&self) -> Result<(), StoreError> {

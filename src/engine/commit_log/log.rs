@@ -170,6 +170,11 @@ impl CommitLog {
         })
     }
 
+    /// Begins a log whose first change has this sequence number, in a directory without one.
+    pub fn begin(dir: &Path, incarnation: Incarnation, first_sequence: u64) -> io::Result<()> {
+        Self::create_segment(dir, incarnation, first_sequence, &Disk::system()).map(|_| ())
+    }
+
     /// Opens the last segment for appending, after cutting off what is torn, or begins a new one.
     fn open_end(
         dir: &Path,

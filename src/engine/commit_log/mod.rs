@@ -14,6 +14,7 @@
 //!   something. The mark is removed before the next append.
 //! * Files are 0600 in a directory of 0700; a new file's directory entry is synced before the file is used.
 
+mod check;
 mod close_mark;
 mod codec;
 mod frame;
@@ -25,8 +26,9 @@ mod recent;
 mod segment;
 mod trim;
 
+pub use check::check_log;
 pub use codec::{LoggedChange, LoggedGroup, sequence_numbers};
 pub use log::{CommitLog, LogError, LogOptions};
-pub use range::read_range;
+pub use range::{first_sequence, read_range};
 pub use reader::{LogPage, LogReader, ReadError};
 pub use trim::{Retention, Trimmed, bytes_after, trim};

@@ -49,6 +49,11 @@ pub fn read_range<E>(
     }
 }
 
+/// With which sequence number the log begins; `None` without a segment.
+pub fn first_sequence(dir: &Path) -> io::Result<Option<u64>> {
+    Ok(segment::list(dir)?.first().copied())
+}
+
 /// When the first group of a segment was committed; `None` while it has none.
 pub fn begin_time(dir: &Path, incarnation: Incarnation, first_sequence: u64) -> Result<Option<CommitTime>, LogError> {
     let mut time = None;

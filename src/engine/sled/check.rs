@@ -8,6 +8,7 @@
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::domain_counts::DomainCounts;
 use super::keys::{self, Applied, AtId, Counters};
 use super::scan_pool::Cancelled;
 use super::tree::Tree;
@@ -15,7 +16,6 @@ use crate::engine::digest::{Digest, hash, record_hash};
 use crate::engine::entry::split_entry;
 use crate::store::{Corruption, StoreError, Totals};
 
-const LABEL_END: u8 = 0x00;
 const DOMAIN_END: u8 = 0x01;
 
 /// What a pass found.
@@ -86,7 +86,8 @@ fn read_ids(tree: &Tree) -> Result<Found, StoreError> {
 
 fn read_entries(tree: &Tree) -> Result<Found, StoreError> {
     let mut found = Found::default();
-    let mut counting = DomainCounting::default();
+    let mut counting = DomainCounts::default();
+    let mut left = Vec::new();
     let never = Cancelled::default();
     for row in tree.range(keys::ENTRY, &Bound::Included(Vec::new()), Vec::new(), &never) {
         let (key, value) = row?;
@@ -97,9 +98,11 @@ fn read_entries(tree: &Tree) -> Result<Found, StoreError> {
         found.profile_bytes += record.profile_len() as u64;
         found.records.add(record_hash(id, record.revision()));
         found.entries.add(hash(&[&key]));
-        counting.add(&index_key[..domain_end]);
+        counting.add(&index_key[..domain_end], &mut left);
+        left.drain(..).for_each(|(domain, counters)| found.counters.add(counters_hash(&domain, counters)));
     }
-    found.counters = counting.finish();
+    counting.finish(&mut left);
+    left.iter().for_each(|(domain, counters)| found.counters.add(counters_hash(domain, *counters)));
     Ok(found)
 }
 
@@ -114,52 +117,6 @@ fn read_domains(tree: &Tree) -> Result<Found, StoreError> {
         found.counters.add(counters_hash(&key[1..], counters));
     }
     Ok(found)
-}
-
-/// Counts profiles by domain from index entries in their order, in which a domain is followed by those below it: only
-/// the current domain and its ancestors are kept.
-#[derive(Default)]
-struct DomainCounting {
-    current: Vec<u8>,
-    /// From the top-level domain down: where each domain's key ends in `current`, and its counters so far.
-    path: Vec<(usize, Counters)>,
-    digest: Digest,
-}
-
-impl DomainCounting {
-    fn add(&mut self, domain: &[u8]) {
-        if domain != self.current {
-            let shared = self.current.iter().zip(domain).take_while(|(current, new)| current == new).count();
-            while self.path.last().is_some_and(|(end, _)| *end > shared) {
-                self.leave();
-            }
-            let known = self.path.last().map_or(0, |(end, _)| *end);
-            self.current.truncate(known);
-            self.current.extend_from_slice(&domain[known..]);
-            let ends = (known..domain.len()).filter(|&at| domain[at] == LABEL_END);
-            self.path.extend(ends.map(|at| (at + 1, Counters::default())));
-        }
-        if let Some((_, counters)) = self.path.last_mut() {
-            counters.own += 1;
-            counters.subtree += 1;
-        }
-    }
-
-    /// Closes the deepest domain of the path.
-    fn leave(&mut self) {
-        let Some((end, counters)) = self.path.pop() else { return };
-        self.digest.add(counters_hash(&self.current[..end], counters));
-        if let Some((_, parent)) = self.path.last_mut() {
-            parent.subtree += counters.subtree;
-        }
-    }
-
-    fn finish(mut self) -> Digest {
-        while !self.path.is_empty() {
-            self.leave();
-        }
-        self.digest
-    }
 }
 
 fn counters_hash(domain: &[u8], counters: Counters) -> u64 {

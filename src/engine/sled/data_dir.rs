@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::log_check::Files;
 use crate::engine::commit_log::CommitLog;
 use crate::engine::durable_file;
 use crate::engine::snapshot::SnapshotDir;
@@ -197,6 +198,11 @@ impl DataDir {
     /// The directory of the commit log.
     pub fn commit_log(&self) -> PathBuf {
         self.path.join("commit-log")
+    }
+
+    /// The files beside sled's state.
+    pub fn files(&self) -> Files {
+        Files { commit_log: self.commit_log(), snapshots: self.snapshots(), incarnation: self.incarnation }
     }
 
     /// The mark that sled's state may hold half a group.

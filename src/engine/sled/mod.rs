@@ -12,18 +12,25 @@
 //!
 //! Behind that: `maintenance` makes snapshots and trims the log, `rebuild` replaces a damaged sled by a snapshot and
 //! the log, `space` refuses writes before the disk is full, `watchdog` notices a disk that does not come back.
+//! `verify` checks everything against everything else, `offline` and `repair` do it to a directory that nobody serves, and
+//! `restore` makes a directory from a backup.
 
 mod check;
 mod commit_thread;
 mod committer;
 mod data_dir;
+mod domain_counts;
 mod group_effect;
 mod head;
 mod keys;
+mod log_check;
 mod maintenance;
+mod offline;
 mod open;
 mod pacer;
 mod rebuild;
+mod repair;
+mod restore;
 mod scan_pool;
 mod snapshotter;
 mod space;
@@ -37,7 +44,10 @@ mod watchdog;
 pub use committer::QueueBounds;
 pub use data_dir::DataDirError;
 pub use maintenance::SnapshotPolicy;
+pub use offline::verify as verify_offline;
 pub use open::{CheckAtOpen, OpenError, SledOptions};
+pub use repair::{Repaired, repair};
+pub use restore::{BackupFile, RestoreError, inspect, restore};
 pub use snapshotter::Snapshot;
 pub use space::SpaceBounds;
 pub use store::SledStore;

@@ -25,13 +25,14 @@ const BATCH_RECORDS: usize = 100;
 const BATCH_BYTES: usize = 128 * 1024;
 
 /// What was built.
-struct Built {
-    applied: Applied,
-    replayed_groups: u64,
+pub(super) struct Built {
+    pub applied: Applied,
+    pub replayed_groups: u64,
 }
 
-/// Replaces the state in the data directory. `damage` says what is wrong with the present one.
-pub(super) fn rebuild(data_dir: &DataDir, options: &SledOptions, damage: &str) -> Result<(), OpenError> {
+/// Replaces the state in the data directory; returns how many profiles it holds. `damage` says what is wrong with the
+/// present one.
+pub(super) fn rebuild(data_dir: &DataDir, options: &SledOptions, damage: &str) -> Result<u64, OpenError> {
     let started = Instant::now();
     tracing::error!(damage, "sled's state cannot be used; it is built anew from a snapshot and the commit log");
     let access = |source| DataDirError::Access { dir: data_dir.path().to_owned(), action: "written", source };
@@ -54,7 +55,7 @@ pub(super) fn rebuild(data_dir: &DataDir, options: &SledOptions, damage: &str) -
                     elapsed_ms = started.elapsed().as_millis() as u64,
                     "sled's state was built anew, whole, and the damaged one was set aside"
                 );
-                return Ok(());
+                return Ok(applied.totals.profiles);
             }
             Err(Trouble::Damaged(why)) => tried.push(format!("{from}: {why}")),
             Err(Trouble::Refused(error)) => tried.push(format!("{from}: {error}")),
@@ -69,8 +70,31 @@ pub(super) fn rebuild(data_dir: &DataDir, options: &SledOptions, damage: &str) -
     })
 }
 
-/// Builds the state beside the present one, durably, and lets go of it.
-fn build(data_dir: &DataDir, options: &SledOptions, snapshot: Option<u64>) -> Result<Built, Trouble> {
+/// Builds the state from a snapshot and the log behind it.
+pub(super) fn build(data_dir: &DataDir, options: &SledOptions, snapshot: Option<u64>) -> Result<Built, Trouble> {
+    build_with(data_dir, options, |tree| {
+        let mut applied = nothing_applied();
+        if let Some(sequence) = snapshot {
+            applied = load(data_dir, tree, sequence)?;
+            options.disk.pass(Point::SnapshotLoaded).map_err(|source| data_dir.access("written", source))?;
+        }
+        let mut replayed_groups = 0;
+        drop(open_log(data_dir, options, tree, &mut applied, &mut replayed_groups)?);
+        Ok(Built { applied, replayed_groups })
+    })
+}
+
+/// An empty state.
+pub(super) fn nothing_applied() -> Applied {
+    Applied { digest: Some(Default::default()), ..Applied::default() }
+}
+
+/// Builds a state beside the present one, durably, and lets go of it.
+pub(super) fn build_with(
+    data_dir: &DataDir,
+    options: &SledOptions,
+    fill: impl FnOnce(&Arc<Tree>) -> Result<Built, Trouble>,
+) -> Result<Built, Trouble> {
     let dir = data_dir.rebuilt_sled();
     let access = |source| DataDirError::Access { dir: dir.clone(), action: "written", source };
     if dir.exists() {
@@ -80,16 +104,10 @@ fn build(data_dir: &DataDir, options: &SledOptions, snapshot: Option<u64>) -> Re
     options.disk.pass(Point::RebuildBegun).map_err(access)?;
     let tree = open_tree(&dir, options.sled_cache_bytes)?;
     let built = guarded(|| {
-        let mut applied = Applied { digest: Some(Default::default()), ..Applied::default() };
-        if let Some(sequence) = snapshot {
-            applied = load(data_dir, &tree, sequence)?;
-            options.disk.pass(Point::SnapshotLoaded).map_err(access)?;
-        }
-        let mut replayed_groups = 0;
-        drop(open_log(data_dir, options, &tree, &mut applied, &mut replayed_groups)?);
+        let built = fill(&tree)?;
         tree.flush()?;
         options.disk.pass(Point::RebuildFlushed).map_err(access)?;
-        Ok(Built { applied, replayed_groups })
+        Ok(built)
     });
     let closed = catch_unwind(AssertUnwindSafe(|| drop(tree)));
     let built = built?;
@@ -109,7 +127,7 @@ fn load(data_dir: &DataDir, tree: &Arc<Tree>, sequence: u64) -> Result<Applied, 
     if reader.header().incarnation != data_dir.incarnation() {
         return Err(Trouble::Damaged("it belongs to another store".into()));
     }
-    let mut applied = Applied { digest: Some(Default::default()), ..Applied::default() };
+    let mut applied = nothing_applied();
     let mut batch: Vec<SnapshotRow> = Vec::new();
     let mut batch_bytes = 0;
     while let Some(rows) = reader.next_block().map_err(of_snapshot)? {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::store::{Corruption, StoreError};
 
@@ -50,6 +50,25 @@ impl ScanPool {
         let waiting = self.waiting.try_acquire().map_err(|_| StoreError::Overloaded)?;
         let running = self.running.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
         drop(waiting);
+        Self::run_holding(running, scan).await
+    }
+
+    /// The same, but fails when it would have to wait.
+    pub async fn try_run<T: Send + 'static>(
+        &self,
+        scan: impl FnOnce(&Cancelled) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let running = self.running.clone().try_acquire_owned().map_err(|error| match error {
+            TryAcquireError::Closed => StoreError::Closed,
+            TryAcquireError::NoPermits => StoreError::Overloaded,
+        })?;
+        Self::run_holding(running, scan).await
+    }
+
+    async fn run_holding<T: Send + 'static>(
+        running: OwnedSemaphorePermit,
+        scan: impl FnOnce(&Cancelled) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let cancel = CancelOnDrop(Cancelled::default());
         let cancelled = cancel.0.clone();
         let task = tokio::task::spawn_blocking(move || {

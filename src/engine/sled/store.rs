@@ -1,20 +1,23 @@
 //! The seam over the tree and the committer.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::committer::Committer;
 use super::data_dir::DataDir;
 use super::head::Head;
 use super::maintenance::Maintenance;
 use super::open::{self, OpenError, SledOptions};
+use super::pacer::{Pacer, Stopper};
 use super::scan_pool::{Cancelled, ScanPool};
 use super::snapshotter::Snapshot;
 use super::tree::Tree;
-use super::verify;
+use super::verify::Verification;
 use crate::engine::commit_log::{LogReader, ReadError};
 use crate::engine::decision::CurrentState;
 use crate::engine::durable_file;
@@ -22,8 +25,8 @@ use crate::model::{
     Canonicalization, Domain, DomainKey, Draft, Outcome, Precondition, ProfileId, Record, UpdateFn, Write, limits,
 };
 use crate::store::{
-    ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainOrder, DomainPage, Outcomes, Page,
-    PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyReport,
+    Backup, ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainOrder, DomainPage, Outcomes,
+    Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport,
 };
 
 /// Up to this many ids are looked up where the caller runs; a look-up takes microseconds.
@@ -58,6 +61,11 @@ pub struct SledStore {
     near_log_reads: ScanPool,
     far_log_reads: ScanPool,
     look_ups: ScanPool,
+    /// A check of everything takes long and must not keep scans waiting; there is one at a time.
+    verifications: ScanPool,
+    /// Ends the check at the close.
+    closing: Stopper,
+    backups: Arc<Semaphore>,
     /// The lock on the directory; given up at the close.
     data_dir: Mutex<Option<DataDir>>,
 }
@@ -81,6 +89,9 @@ impl SledStore {
             near_log_reads: ScanPool::new(RUNNING_LOG_READS, WAITING_LOG_READS),
             far_log_reads: ScanPool::new(RUNNING_LOG_READS, WAITING_LOG_READS),
             look_ups,
+            verifications: ScanPool::new(1, 0),
+            closing: Stopper::default(),
+            backups: Arc::new(Semaphore::new(1)),
             data_dir: Mutex::new(Some(opened.data_dir)),
         })
     }
@@ -288,11 +299,33 @@ impl Store for SledStore {
         self.committer.state().subscribe()
     }
 
-    async fn verify(&self) -> Result<VerifyReport, StoreError> {
-        self.scan(verify::verify).await
+    async fn verify_with(&self, progress: VerifyProgress) -> Result<VerifyReport, StoreError> {
+        let tree = self.tree.read().clone().ok_or(StoreError::Closed)?;
+        let files = match &*self.data_dir.lock() {
+            Some(data_dir) => data_dir.files(),
+            None => return Err(StoreError::Closed),
+        };
+        let pacer = Pacer::new(self.closing.clone(), false);
+        let verify = move |cancelled: &Cancelled| Verification::new(&tree, files, progress, cancelled, pacer).run();
+        self.verifications.try_run(verify).await
+    }
+
+    async fn backup(&self) -> Result<Backup, StoreError> {
+        let permit = self.backups.clone().try_acquire_owned().map_err(|_| StoreError::Overloaded)?;
+        let snapshots = match &*self.data_dir.lock() {
+            Some(data_dir) => data_dir.snapshots(),
+            None => return Err(StoreError::Closed),
+        };
+        let Snapshot { sequence, profiles, bytes, .. } = self.maintenance.snapshot().await?;
+        // A newer snapshot may remove the file; whoever has it open goes on reading it.
+        let opened = tokio::task::spawn_blocking(move || File::open(snapshots.snapshot(sequence))).await;
+        let opened = opened.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let file = opened.map_err(|error| StoreError::Failed { cause: format!("the snapshot is gone: {error}") })?;
+        Ok(Backup::new(sequence, profiles, bytes, BackedUp { file, _permit: permit }))
     }
 
     async fn close(&self) -> Result<(), StoreError> {
+        self.closing.stop();
         let (committer, maintenance) = (self.committer.clone(), self.maintenance.clone());
         let closing = tokio::task::spawn_blocking(move || {
             maintenance.stop();
@@ -303,6 +336,7 @@ impl Store for SledStore {
         self.near_log_reads.close().await;
         self.far_log_reads.close().await;
         self.look_ups.close().await;
+        self.verifications.close().await;
         let tree = self.tree.write().take();
         let data_dir = self.data_dir.lock().take();
         if !matches!(closing, Ok(true)) {
@@ -321,6 +355,18 @@ impl Store for SledStore {
         })
         .await;
         Ok(())
+    }
+}
+
+/// A snapshot that is being read, and the place of the one backup at a time.
+struct BackedUp {
+    file: File,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Read for BackedUp {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer)
     }
 }
 

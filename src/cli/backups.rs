@@ -1,0 +1,113 @@
+//! `profilestore backup`, `restore` and `repair`.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use futures_util::TryStreamExt;
+
+use super::connection::ConnectionArgs;
+use super::log;
+use crate::engine::sled::{BackupFile, Repaired, SledOptions, inspect, repair, restore};
+use crate::server::Settings;
+
+/// A backup is personal data.
+const MODE: u32 = 0o600;
+
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The file to write. Until it is complete, checked and on disk it is FILE.partial.
+    file: PathBuf,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The backup.
+    file: PathBuf,
+    /// The new data directory; it must be empty, or not exist.
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct RepairArgs {
+    /// The data directory, which no server may hold.
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+}
+
+pub fn run_backup(args: &BackupArgs) -> anyhow::Result<()> {
+    let mut partial_path = args.file.clone().into_os_string();
+    partial_path.push(".partial");
+    let partial_path = PathBuf::from(partial_path);
+    let failed = || format!("{} cannot be written", partial_path.display());
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(false).mode(MODE);
+    let mut partial = options.open(&partial_path).with_context(failed)?;
+    if let Err(TryLockError::WouldBlock) = partial.try_lock() {
+        bail!("another backup writes to {}", args.file.display());
+    }
+    partial.set_len(0).with_context(failed)?;
+    let made = args.connection.run(async |client| {
+        let mut chunks = client.backup();
+        while let Some(chunk) = chunks.try_next().await.map_err(|error| args.connection.explain(error))? {
+            partial.write_all(&chunk).with_context(failed)?;
+        }
+        partial.sync_all().with_context(failed)
+    });
+    let finished = made.and_then(|()| {
+        let backup = inspect(&partial_path).context("what the server sent is not a whole backup")?;
+        fs::rename(&partial_path, &args.file)
+            .and_then(|()| sync_folder_of(&args.file))
+            .with_context(|| format!("{} cannot be written", args.file.display()))?;
+        Ok(backup)
+    });
+    let BackupFile { sequence, profiles, .. } = finished.inspect_err(|_| {
+        // What stays has a name that says what it is.
+        let _ = fs::remove_file(&partial_path);
+    })?;
+    println!("backed up {profiles} profiles as of change {sequence} to {}", args.file.display());
+    Ok(())
+}
+
+pub fn run_restore(args: &RestoreArgs) -> anyhow::Result<()> {
+    quiet_log()?;
+    let BackupFile { sequence, profiles, .. } = restore(&args.file, &SledOptions::new(&args.data_dir))?;
+    println!(
+        "restored {profiles} profiles as of change {sequence} to {}, and found it whole",
+        args.data_dir.display()
+    );
+    println!("etags from before the restore match nothing any more");
+    Ok(())
+}
+
+pub fn run_repair(args: &RepairArgs) -> anyhow::Result<()> {
+    quiet_log()?;
+    match repair(&SledOptions::new(&args.data_dir))? {
+        Repaired::Whole { profiles } => {
+            println!("built the state anew with {profiles} profiles; nothing was lost; the old state was set aside");
+            Ok(())
+        }
+        Repaired::Salvaged { profiles, unreadable, because } => {
+            println!("built the state from what could be read: {profiles} profiles; the old state was set aside");
+            bail!(
+                "the state could not be built whole ({because}): {unreadable} rows could not be read, and changes that only these held are lost; restore a backup if that is better"
+            )
+        }
+    }
+}
+
+fn sync_folder_of(file: &Path) -> std::io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// sled's panics quote keys; the program's log does not show them.
+fn quiet_log() -> anyhow::Result<()> {
+    log::init(&Settings::load(None, &[])?.log)
+}

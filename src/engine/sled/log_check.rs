@@ -1,0 +1,117 @@
+//! Checks the files beside sled: the commit log without a gap, and the newest snapshot whole.
+//!
+//! Both may be trimmed and replaced while they are read, so a failure counts only when the file that failed is still there.
+
+use std::path::PathBuf;
+
+use super::pacer::{Pacer, Stopped};
+use super::scan_pool::Cancelled;
+use crate::engine::commit_log::{LogError, first_sequence, read_range};
+use crate::engine::snapshot::{SnapshotDir, SnapshotError, SnapshotReader};
+use crate::model::Incarnation;
+use crate::store::{StoreError, VerifyProgress};
+
+const BACK_UP: &str = "make a backup now with `profilestore backup`, and restore it into a new data directory when the server is stopped: until then damage to sled cannot be healed";
+const NEXT_SNAPSHOT: &str = "make a backup now with `profilestore backup`, which also makes a new snapshot";
+
+/// While a file is replaced it is looked at again, so many times.
+const ATTEMPTS: usize = 10;
+
+/// Where the files are, and whose they are.
+#[derive(Clone)]
+pub struct Files {
+    pub commit_log: PathBuf,
+    pub snapshots: SnapshotDir,
+    pub incarnation: Incarnation,
+}
+
+/// Checks the log up to `applied`, and the newest snapshot.
+pub fn check(
+    files: &Files,
+    applied: u64,
+    progress: &VerifyProgress,
+    cancelled: &Cancelled,
+    pacer: &mut Pacer,
+) -> Result<(), StoreError> {
+    let newest = check_snapshot(files, progress, cancelled, pacer)?;
+    for _ in 0..ATTEMPTS {
+        let first = first_sequence(&files.commit_log).map_err(io)?;
+        let Some(first) = first else {
+            if applied > 0 {
+                progress.add("the commit log has no segments", BACK_UP);
+            }
+            return Ok(());
+        };
+        let read = read_range(&files.commit_log, files.incarnation, first - 1, applied.max(first - 1), |_| {
+            pacer.pause().map_err(|Stopped| StoreError::Closed)?;
+            cancelled.check()
+        });
+        match read {
+            Ok(()) => {}
+            Err(LogError::Replay(error)) => return Err(error),
+            // It was trimmed meanwhile.
+            Err(_) if first_sequence(&files.commit_log).map_err(io)? != Some(first) => continue,
+            Err(error) => progress.add(error.to_string(), BACK_UP),
+        }
+        if first > 1 && newest.is_none_or(|newest| newest + 1 < first) {
+            progress.add(format!("the commit log begins at {first}, and no whole snapshot reaches so far"), BACK_UP);
+        }
+        return Ok(());
+    }
+    Ok(())
+}
+
+/// The sequence of the newest snapshot, if it is whole.
+fn check_snapshot(
+    files: &Files,
+    progress: &VerifyProgress,
+    cancelled: &Cancelled,
+    pacer: &mut Pacer,
+) -> Result<Option<u64>, StoreError> {
+    for _ in 0..ATTEMPTS {
+        let Some(newest) = files.snapshots.list().map_err(io)?.pop() else { return Ok(None) };
+        match read_snapshot(files, newest, cancelled, pacer)? {
+            Ok(()) => return Ok(Some(newest)),
+            // A newer one has replaced it.
+            Err(_) if files.snapshots.list().map_err(io)?.last() != Some(&newest) => {}
+            Err(error) => {
+                progress.add(format!("the snapshot of {newest} cannot be used: {error}"), NEXT_SNAPSHOT);
+                return Ok(None);
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn read_snapshot(
+    files: &Files,
+    sequence: u64,
+    cancelled: &Cancelled,
+    pacer: &mut Pacer,
+) -> Result<Result<(), SnapshotError>, StoreError> {
+    let mut reader = match SnapshotReader::open(&files.snapshots.snapshot(sequence)) {
+        Ok(reader) => reader,
+        Err(error) => return Ok(Err(error)),
+    };
+    if reader.header().incarnation != files.incarnation {
+        return Ok(Err(SnapshotError::Damaged("it belongs to another store".into())));
+    }
+    loop {
+        cancelled.check()?;
+        match reader.next_block() {
+            Ok(Some(_)) => {
+                pacer.pause().map_err(|Stopped| StoreError::Closed)?;
+            }
+            Ok(None) => break,
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    if reader.end().is_some_and(|end| end.sequence == sequence) {
+        return Ok(Ok(()));
+    }
+    Ok(Err(SnapshotError::Damaged("its name is not its sequence".into())))
+}
+
+fn io(error: std::io::Error) -> StoreError {
+    StoreError::Failed { cause: format!("the data directory cannot be read: {error}") }
+}

@@ -1,0 +1,205 @@
+//! Builds a data directory from a backup file.
+//!
+//! Everything is built in `restoring/` inside the new directory and moved up when it was found whole, `FORMAT` last. A
+//! directory that holds `restoring` and no `FORMAT` does not open, so whatever interrupts a restore, no half of it is
+//! ever served.
+//!
+//! The store gets a new incarnation. Its changes go on after the backup's, and an old store that also went on has made
+//! other ones with the same numbers; with another incarnation nobody takes the etags of one for the other's. The etag
+//! that each record ends with is written anew.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::data_dir::DataDir;
+use super::offline;
+use super::open::{OpenError, SledOptions};
+use super::rebuild;
+use super::state::Trouble;
+use crate::engine::commit_log::CommitLog;
+use crate::engine::durable_file;
+use crate::engine::snapshot::{
+    SnapshotEnd, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotRow, SnapshotWriter,
+};
+use crate::model::{CommitTime, Etag, Incarnation};
+
+/// Where the new store is built. A data directory does not open while it is there without `FORMAT`.
+const RESTORING: &str = "restoring";
+
+/// Why a backup was not restored. Nothing was left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The file is not a whole backup.
+    #[error("{file} is not a backup that can be restored: {source}")]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: SnapshotError,
+    },
+    /// Something is there already.
+    #[error("{dir} is not empty: it holds {found}; restore into a directory that is empty or does not exist")]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
+        /// The name of one of its entries.
+        found: String,
+    },
+    /// The operating system refuses something.
+    #[error("{dir} cannot be written: {source}")]
+    Write {
+        /// The directory.
+        dir: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The store that was built is not whole.
+    #[error("the store that was built is not whole: {0}")]
+    Built(String),
+    /// The store that was built does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// What a backup file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackupFile {
+    /// As of which change it holds every profile.
+    pub sequence: u64,
+    /// When that change was committed.
+    pub time: CommitTime,
+    /// How many profiles it holds.
+    pub profiles: u64,
+}
+
+/// Reads a backup file through with all its checksums.
+pub fn inspect(file: &Path) -> Result<BackupFile, SnapshotError> {
+    let (_, end) = read_through(file)?;
+    Ok(BackupFile { sequence: end.sequence, time: end.time, profiles: end.totals.profiles })
+}
+
+fn read_through(file: &Path) -> Result<(SnapshotHeader, SnapshotEnd), SnapshotError> {
+    let mut reader = SnapshotReader::open(file)?;
+    while reader.next_block()?.is_some() {}
+    let end = reader.end().ok_or_else(|| SnapshotError::Damaged("it has no end mark".into()))?;
+    Ok((*reader.header(), end))
+}
+
+/// Builds a data directory at `options.path`, which must be absent or empty, from a backup file, with a new
+/// incarnation, and checks it. Blocks.
+pub fn restore(file: &Path, options: &SledOptions) -> Result<BackupFile, RestoreError> {
+    let of_file = |source| RestoreError::File { file: file.to_owned(), source };
+    // Nothing is written before the whole file was found good.
+    let (header, _) = read_through(file).map_err(of_file)?;
+    let dir = &options.path;
+    let write = |source| RestoreError::Write { dir: dir.clone(), source };
+    let was_there = dir.exists();
+    if was_there && let Some(entry) = fs::read_dir(dir).map_err(write)?.next() {
+        let found = entry.map_err(write)?.file_name().to_string_lossy().into_owned();
+        return Err(RestoreError::NotEmpty { dir: dir.clone(), found });
+    }
+    let staging =
+        SledOptions { path: dir.join(RESTORING), canonicalization: header.canonicalization, ..options.clone() };
+    let built = build(file, &staging);
+    if built.is_err() {
+        // Whatever stays has a name under which it does not open.
+        let _ = fs::remove_dir_all(&staging.path);
+        if !was_there {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+    let built = built?;
+    move_up(&staging.path, dir).map_err(write)?;
+    Ok(built)
+}
+
+fn build(file: &Path, options: &SledOptions) -> Result<BackupFile, RestoreError> {
+    let of_file = |source| RestoreError::File { file: file.to_owned(), source };
+    let write = |source| RestoreError::Write { dir: options.path.clone(), source };
+    let mut data_dir = DataDir::open(&options.path, options.canonicalization, false).map_err(OpenError::from)?;
+    data_dir.snapshots().prepare().map_err(write)?;
+    let end = copy(file, &data_dir).map_err(of_file)?;
+    CommitLog::begin(&data_dir.commit_log(), data_dir.incarnation(), end.sequence + 1).map_err(write)?;
+    match rebuild::build(&data_dir, options, Some(end.sequence)) {
+        Ok(_) => {}
+        Err(Trouble::Damaged(what)) => return Err(RestoreError::Built(what)),
+        Err(Trouble::Refused(error)) => return Err(error.into()),
+    }
+    data_dir.replace_state().map_err(write)?;
+    data_dir.finish_creation().map_err(OpenError::from)?;
+    drop(data_dir);
+    let report = offline::verify(options)?;
+    if let Some(problem) = report.problems.first() {
+        return Err(RestoreError::Built(problem.description.clone()));
+    }
+    if report.profiles != end.totals.profiles {
+        return Err(RestoreError::Built("it does not hold as many profiles as the backup".into()));
+    }
+    Ok(BackupFile { sequence: end.sequence, time: end.time, profiles: end.totals.profiles })
+}
+
+/// Writes the backup as a snapshot of the new store: the same records with etags of the new incarnation.
+fn copy(file: &Path, data_dir: &DataDir) -> Result<SnapshotEnd, SnapshotError> {
+    let mut reader = SnapshotReader::open(file)?;
+    let old = reader.header().incarnation;
+    let header = SnapshotHeader { incarnation: data_dir.incarnation(), ..*reader.header() };
+    let snapshots = data_dir.snapshots();
+    let mut writer = SnapshotWriter::create(&snapshots.temporary(), &header)?;
+    while let Some(rows) = reader.next_block()? {
+        for row in rows {
+            writer.push(&with_incarnation(row, old, header.incarnation)?)?;
+        }
+    }
+    let end = reader.end().ok_or_else(|| SnapshotError::Damaged("it has no end mark".into()))?;
+    writer.finish(&end)?;
+    snapshots.publish(end.sequence)?;
+    Ok(end)
+}
+
+fn with_incarnation(row: SnapshotRow, old: Incarnation, new: Incarnation) -> Result<SnapshotRow, SnapshotError> {
+    let Some(record) = &row.record else { return Ok(row) };
+    let (old, new) = (Etag::new(old, row.revision), Etag::new(new, row.revision));
+    let record = record.with_etag(&old, &new);
+    let record = record.ok_or_else(|| SnapshotError::Damaged("a record has another etag than its own".into()))?;
+    Ok(SnapshotRow { record: Some(record), ..row })
+}
+
+/// Moves everything up, `FORMAT` last.
+fn move_up(from: &Path, to: &Path) -> io::Result<()> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(from)? {
+        names.push(entry?.file_name());
+    }
+    names.sort_by_key(|name| name == "FORMAT");
+    for name in &names {
+        if name == "FORMAT" {
+            durable_file::sync_dir(to)?;
+        }
+        fs::rename(from.join(name), to.join(name))?;
+    }
+    fs::remove_dir(from)?;
+    durable_file::sync_dir(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn format_is_moved_up_only_after_everything_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join(RESTORING);
+        fs::create_dir(&from).unwrap();
+        for name in ["FORMAT", "LOCK", "sled"] {
+            fs::write(from.join(name), name).unwrap();
+        }
+        // Something is in the way of one of them.
+        fs::create_dir(dir.path().join("sled")).unwrap();
+        assert!(move_up(&from, dir.path()).is_err());
+        assert!(from.join("FORMAT").exists() && !dir.path().join("FORMAT").exists());
+        fs::remove_dir(dir.path().join("sled")).unwrap();
+        move_up(&from, dir.path()).unwrap();
+        assert!(dir.path().join("FORMAT").exists() && !from.exists());
+    }
+}
