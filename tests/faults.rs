@@ -189,7 +189,7 @@ fn after(rounds: usize) -> Contents {
 
 /// Everything in the store, after index, records and counters were found to agree.
 async fn contents(store: &SledStore) -> Contents {
-    assert_eq!(store.verify().await.unwrap().problems, [""; 0]);
+    assert_eq!(store.verify().await.unwrap().problems, []);
     let page = store.list(&Scope::All, None, UNBOUNDED).await.unwrap();
     assert_eq!(store.count(&Scope::All).await.unwrap(), page.records.len() as u64);
     let profiles = page.records.iter().map(profile);
