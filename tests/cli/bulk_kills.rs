@@ -81,7 +81,7 @@ fn a_client_that_is_killed_again_and_again_loses_nothing_and_writes_nothing_twic
         let dir = tempfile::tempdir().unwrap();
         let input = Input::new(dir.path(), PROFILES);
         let import = ["import", &input.file, "--on-conflict", on_conflict];
-        let mut kills = 0;
+        let (mut kills, mut last) = (0, None);
         // As soon as the progress is there, and then ever further on.
         for kill_behind in (0..PROFILES as u64).step_by(900 + round * 50) {
             let mut process = start(&server, &import);
@@ -89,15 +89,17 @@ fn a_client_that_is_killed_again_and_again_loses_nothing_and_writes_nothing_twic
                 input.lines_settled().is_some_and(|lines| lines >= kill_behind)
                     || process.try_wait().unwrap().is_some()
             });
+            // On a busy machine it may come to its end before the kill that was meant for its last lines.
             if process.try_wait().unwrap().is_some() {
-                panic!("the import has ended: {:?}", ended(process));
+                last = Some(ended(process));
+                break;
             }
             process.kill().unwrap();
             process.wait().unwrap();
             kills += 1;
         }
-        assert!(kills >= 5);
-        let last = server.run(&import);
+        assert!(kills >= 4, "{last:?}");
+        let last = last.unwrap_or_else(|| server.run(&import));
         assert!(last.err.contains("goes on behind line"), "{last:?}");
         input.assert_imported(&server, &last, on_conflict == "skip");
     }
