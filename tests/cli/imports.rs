@@ -259,3 +259,52 @@ fn on_a_terminal_of_40_columns_progress_is_shown_and_fits() {
     // Off a terminal there is none.
     assert_eq!(server.run(&["import", &file, "--on-conflict", "skip"]).err, "");
 }
+
+#[test]
+fn an_import_whose_rejects_nobody_takes_breaks_off_and_says_so() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    // More than a pipe holds.
+    let text = "nonsense\n".repeat(5000) + GOOD_JSON;
+    let file = write(dir.path(), "a.jsonl", &text);
+    let pipe = named_pipe(dir.path(), "pipe");
+    let (path, reader) = (pipe.clone(), std::thread::spawn(move || drop(fs::File::open(pipe).unwrap())));
+    let ran = server.run(&["import", &file, "--rejects", &path]);
+    reader.join().unwrap();
+    assert!(ran.code == 1 && ran.err.contains("cannot be written"), "{ran:?}");
+}
+
+/// Runs an import whose standard output nobody reads.
+fn import_unread(server: &Server, file: &str, output: impl Into<Stdio>) -> Ran {
+    server.command(&["import", file]).stdout(output).stderr(Stdio::piped()).output().unwrap().into()
+}
+
+#[test]
+fn the_exit_code_of_an_import_does_not_depend_on_who_reads_the_counts() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    for (text, code) in [("{\"id\":\"a\"}\n", 0), ("nonsense\n", 3)] {
+        let file = write(dir.path(), "a.jsonl", text);
+        let ran = import_unread(&server, &file, closed());
+        assert_eq!((ran.code, ran.err.is_empty()), (code, code == 0), "{ran:?}");
+        assert!(!PathBuf::from(format!("{file}.progress")).exists());
+    }
+}
+
+#[test]
+fn an_import_that_could_not_print_its_counts_is_not_made_again() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = write(dir.path(), "a.jsonl", "{\"email\":\"a@a.example\"}\n");
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let ran = import_unread(&server, &file, full);
+    assert!(ran.code == 1 && ran.err.contains("the import has ended"), "{ran:?}");
+    let again = server.run(&["import", &file]);
+    assert_eq!((again.code, again.out), (0, summary(1, 0, 0)));
+    assert_eq!(server.run(&["count"]).out, "1\n");
+}

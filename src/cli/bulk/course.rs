@@ -105,10 +105,7 @@ impl Course {
     }
 
     /// Everything is settled: the place is needed no more.
-    pub fn finish(self) -> anyhow::Result<Progress> {
-        if let Some(file) = &self.file {
-            file.remove()?;
-        }
-        Ok(self.progress)
+    pub fn finish(self) -> anyhow::Result<()> {
+        self.file.as_ref().map_or(Ok(()), ProgressFile::remove)
     }
 }

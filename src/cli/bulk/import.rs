@@ -17,7 +17,7 @@ use super::rejects::Rejects;
 use super::source::{Batch, Source};
 use super::{Format, beside};
 use crate::cli::connection::ConnectionArgs;
-use crate::cli::output::{OutputArgs, to_json};
+use crate::cli::output::{OutputArgs, is_stdout_closed, to_json};
 use crate::cli::{SomeRejected, WrongUsage};
 use crate::client::{Client, ImportOptions, OnConflict, Profile};
 
@@ -63,23 +63,18 @@ struct Summary {
 pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
     let Prepared { batches, course, meter, in_doubt, lock: _lock } = args.prepare()?;
     let options = ImportOptions { in_doubt, ..args.options() };
-    let progress =
+    let course =
         args.connection.run_bulk(async |client| args.transfer(client, options, batches, course, &meter).await);
     drop(meter);
-    let progress = progress?;
-    let summary = Summary { written: progress.written, skipped: progress.skipped, rejected: progress.rejected };
-    let mut rows = args.output.rows(&["what", "lines"])?;
-    if args.output.json() {
-        rows.row(&[], to_json(&summary))?;
-    } else {
-        for (what, lines) in
-            [("written", summary.written), ("skipped", summary.skipped), ("rejected", summary.rejected)]
-        {
-            rows.row(&[what.to_owned(), lines.to_string()], |_| {})?;
-        }
+    let course = course?;
+    let Progress { written, skipped, rejected, .. } = *course.progress();
+    // Whoever has seen no summary gives the command again, so until then it must know that there is nothing left to do.
+    match args.print(&Summary { written, skipped, rejected }) {
+        Err(error) if !is_stdout_closed(&error) => return Err(error.context("the import has ended")),
+        // That nobody reads the counts does not change how the import has ended.
+        _ => course.finish()?,
     }
-    rows.finish()?;
-    match summary.rejected {
+    match rejected {
         0 => Ok(()),
         count => {
             let lines = if count == 1 { "1 line was".to_owned() } else { format!("{count} lines were") };
@@ -100,6 +95,19 @@ struct Prepared {
 }
 
 impl ImportArgs {
+    fn print(&self, summary: &Summary) -> anyhow::Result<()> {
+        let mut rows = self.output.rows(&["what", "lines"])?;
+        if self.output.json() {
+            rows.row(&[], to_json(summary))?;
+        } else {
+            let Summary { written, skipped, rejected } = summary;
+            for (what, lines) in [("written", written), ("skipped", skipped), ("rejected", rejected)] {
+                rows.row(&[what.to_owned(), lines.to_string()], |_| {})?;
+            }
+        }
+        Ok(rows.finish()?)
+    }
+
     fn is_stdin(&self) -> bool {
         self.file == Path::new("-")
     }
@@ -220,7 +228,7 @@ impl ImportArgs {
         Ok(())
     }
 
-    /// Sends everything. Returns what became of it.
+    /// Sends everything. Returns the course, with everything settled.
     async fn transfer(
         &self,
         client: Client,
@@ -228,7 +236,7 @@ impl ImportArgs {
         mut batches: mpsc::Receiver<Batch>,
         mut course: Course,
         meter: &Meter,
-    ) -> anyhow::Result<Progress> {
+    ) -> anyhow::Result<Course> {
         let (feed, mut fed) = mpsc::channel::<Vec<Profile>>(1);
         let mut feed = Some(feed);
         let profiles = stream::poll_fn(move |context| fed.poll_recv(context)).flat_map(stream::iter);
@@ -255,7 +263,7 @@ impl ImportArgs {
                 let error = anyhow::Error::from(error).context(self.cannot_be_read());
                 Err(self.broken_off(error, course.progress()))
             }
-            None => course.finish(),
+            None => Ok(course),
         }
     }
 
