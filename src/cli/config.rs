@@ -16,7 +16,7 @@ pub enum ConfigCommand {
 }
 
 pub fn run(command: &ConfigCommand) -> anyhow::Result<()> {
-    let mut out = std::io::stdout();
+    let mut out = super::output::stdout();
     match command {
         ConfigCommand::Show(args) => {
             let settings = args.load(Vec::new())?;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::bulk::profile_json;
 use super::connection::ConnectionArgs;
-use super::output::{OutputArgs, Rows, to_json};
+use super::output::{OutputArgs, Rows, stdout, to_json};
 use super::profiles::{HEADERS, cells};
 use crate::client::{ClientError, DomainSummary, PageOptions, Profile};
 
@@ -112,7 +112,7 @@ pub fn count(args: &CountArgs) -> anyhow::Result<()> {
         return Ok(rows.finish()?);
     }
     use std::io::Write;
-    Ok(writeln!(std::io::stdout(), "{count}")?)
+    Ok(writeln!(stdout(), "{count}")?)
 }
 
 #[derive(Serialize)]

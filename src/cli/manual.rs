@@ -25,7 +25,7 @@ pub fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     // First into memory: the generator panics when it cannot write.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "profilestore", &mut script);
-    Ok(std::io::stdout().write_all(&script)?)
+    Ok(super::output::stdout().write_all(&script)?)
 }
 
 pub fn man(args: &ManArgs) -> anyhow::Result<()> {
@@ -35,7 +35,7 @@ pub fn man(args: &ManArgs) -> anyhow::Result<()> {
         None => {
             let mut page = Vec::new();
             clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-            Ok(std::io::stdout().write_all(&page)?)
+            Ok(super::output::stdout().write_all(&page)?)
         }
     }
 }

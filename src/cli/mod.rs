@@ -16,7 +16,6 @@ mod server_state;
 mod verify;
 mod watch;
 
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -185,7 +184,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has read enough.
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if output::is_stdout_closed(&error) => ExitCode::SUCCESS,
         Err(error) => {
             if let Some(usage) = error.downcast_ref::<clap::Error>() {
                 usage.exit();
@@ -206,8 +205,4 @@ fn code(error: &anyhow::Error) -> u8 {
     } else {
         1
     }
-}
-
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -1,9 +1,10 @@
 //! What commands print: tables on a terminal, tab-separated lines off it, JSON on demand.
 //!
 //! Invariants: what others stored never reaches a terminal or a tab-separated line with control characters in it;
-//! a reader that goes away ends the command quietly; memory does not grow with the number of rows.
+//! a reader that goes away ends the command quietly, and only a reader of standard output does, so everything that is
+//! printed goes through [`stdout`]; memory does not grow with the number of rows.
 
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
@@ -13,6 +14,42 @@ use serde::Serialize;
 const ROWS_PER_TABLE: usize = 1000;
 /// The width of a table whose terminal does not tell its own.
 const DEFAULT_WIDTH: u16 = 80;
+
+/// Whoever read standard output has gone away.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output is closed")]
+struct StdoutClosed;
+
+/// Standard output, whose end is told apart from that of any other pipe.
+pub struct Stdout(io::Stdout);
+
+/// Where commands print.
+pub fn stdout() -> Stdout {
+    Stdout(io::stdout())
+}
+
+/// Whether a command ended because nobody reads what it prints.
+pub fn is_stdout_closed(error: &anyhow::Error) -> bool {
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    inner.is_some_and(|inner| inner.is::<StdoutClosed>())
+}
+
+fn mark_closed(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => io::Error::new(io::ErrorKind::BrokenPipe, StdoutClosed),
+        _ => error,
+    }
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(mark_closed)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(mark_closed)
+    }
+}
 
 /// How to print.
 #[derive(Debug, Clone, Copy, Args)]
@@ -25,7 +62,7 @@ pub struct OutputArgs {
 /// Prints rows of one kind.
 pub struct Rows {
     form: Form,
-    out: BufWriter<StdoutLock<'static>>,
+    out: BufWriter<Stdout>,
 }
 
 enum Form {
@@ -42,7 +79,7 @@ impl OutputArgs {
 
     /// Begins to print rows with these headers.
     pub fn rows(self, headers: &'static [&'static str]) -> io::Result<Rows> {
-        let mut out = BufWriter::new(io::stdout().lock());
+        let mut out = BufWriter::new(stdout());
         let form = if self.json {
             Form::Json
         } else if io::stdout().is_terminal() {

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::bulk::profile_json;
 use super::connection::ConnectionArgs;
@@ -41,7 +42,7 @@ pub struct PutArgs {
     #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = key_and_value)]
     attributes: Vec<(String, String)>,
     /// Fail unless the profile has this etag.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     etag: Option<String>,
     /// Fail if there is such a profile.
     #[arg(long, conflicts_with_all = ["merge", "etag"])]
@@ -60,8 +61,8 @@ pub struct DeleteArgs {
     /// The profile's id.
     id: String,
     /// Fail unless the profile has this etag.
-    #[arg(long, default_value = "")]
-    etag: String,
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    etag: Option<String>,
     /// Succeed when there is no such profile.
     #[arg(long)]
     allow_missing: bool,
@@ -85,7 +86,7 @@ pub fn put(args: &PutArgs) -> anyhow::Result<()> {
         let stored = if args.create {
             client.create(profile).await
         } else {
-            let mask = if args.merge { merge_mask(&profile) } else { vec!["*".to_owned()] };
+            let mask = if args.merge { args.merge_mask(&profile) } else { vec!["*".to_owned()] };
             // With an etag the profile must be there.
             let allow_missing = profile.etag.is_empty();
             client.update(profile, UpdateOptions { mask, allow_missing }).await
@@ -96,7 +97,7 @@ pub fn put(args: &PutArgs) -> anyhow::Result<()> {
 }
 
 pub fn delete(args: &DeleteArgs) -> anyhow::Result<()> {
-    let options = DeleteOptions { etag: args.etag.clone(), allow_missing: args.allow_missing };
+    let options = DeleteOptions { etag: args.etag.clone().unwrap_or_default(), allow_missing: args.allow_missing };
     args.connection
         .run(async |client| client.delete(&args.id, options).await.map_err(|error| args.connection.explain(error)))
 }
@@ -127,14 +128,15 @@ impl PutArgs {
         }
         Ok(profile)
     }
-}
 
-/// The fields that a profile has, each attribute by itself.
-fn merge_mask(profile: &Profile) -> Vec<String> {
-    let mut mask: Vec<_> = profile.attributes.keys().map(|key| format!("attributes.{key}")).collect();
-    mask.extend((!profile.email.is_empty()).then(|| "email".to_owned()));
-    mask.extend((!profile.display_name.is_empty()).then(|| "display_name".to_owned()));
-    mask
+    /// The fields that are given by options, also as empty, or that standard input has; each attribute by itself.
+    fn merge_mask(&self, profile: &Profile) -> Vec<String> {
+        let mut mask: Vec<_> = profile.attributes.keys().map(|key| format!("attributes.{key}")).collect();
+        let mut add = |name: &str, is_given: bool| mask.extend(is_given.then(|| name.to_owned()));
+        add("email", self.email.is_some() || !profile.email.is_empty());
+        add("display_name", self.display_name.is_some() || !profile.display_name.is_empty());
+        mask
+    }
 }
 
 fn key_and_value(given: &str) -> Result<(String, String), String> {

@@ -1,5 +1,6 @@
 //! `profilestore reindex`.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -25,7 +26,10 @@ pub fn run(args: &ReindexArgs) -> anyhow::Result<()> {
         let changed = store.reindex(settings.email.canonicalization()).await?;
         let profiles = store.status().totals.profiles;
         store.close().await?;
-        println!("rebuilt the index of {profiles} profiles; {changed} of them have a new key");
+        writeln!(
+            super::output::stdout(),
+            "rebuilt the index of {profiles} profiles; {changed} of them have a new key"
+        )?;
         Ok(())
     })
 }

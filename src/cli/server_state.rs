@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::connection::ConnectionArgs;
-use super::output::{OutputArgs, to_json};
+use super::output::{OutputArgs, stdout, to_json};
 use crate::client::{GetStatusResponse, Health};
 
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ pub fn health(args: &HealthArgs) -> anyhow::Result<()> {
     let health =
         args.connection.run(async |client| client.health().await.map_err(|error| args.connection.explain(error)))?;
     match health {
-        Health::Serving => Ok(writeln!(std::io::stdout(), "SERVING")?),
+        Health::Serving => Ok(writeln!(stdout(), "SERVING")?),
         Health::NotServing => bail!("the server answers that it does not serve: it drains or its store has failed"),
     }
 }

@@ -65,7 +65,7 @@ pub fn run(args: &WatchArgs) -> anyhow::Result<()> {
 /// Prints a message's events, at most so many, and returns how many. A token stands on the last line of the message,
 /// because it is behind all of them.
 fn print(message: &Watched, room: usize) -> io::Result<usize> {
-    let mut out = io::stdout().lock();
+    let mut out = super::output::stdout();
     let count = message.events.len().min(room);
     for (index, event) in message.events[..count].iter().enumerate() {
         let last = index + 1 == message.events.len();

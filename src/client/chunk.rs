@@ -104,11 +104,13 @@ impl Chunk {
     }
 
     /// The indexes of profiles that a repeated chunk's acknowledgement reports as taken and that may be our own:
-    /// the first of each id, since of several only the first can have been written.
-    pub fn taken(&self, acknowledgement: &ImportProfilesResponse) -> Vec<usize> {
+    /// the first of each id, since of several only the first can have been written. `before` has the ids of the
+    /// chunks in doubt before this one.
+    pub fn taken(&self, acknowledgement: &ImportProfilesResponse, before: &HashSet<String>) -> Vec<usize> {
         let mut seen = HashSet::new();
+        let mut is_first = |id| !before.contains(id) && seen.insert(id);
         let firsts: HashSet<usize> =
-            (0..).zip(&self.profiles).filter(|(_, each)| seen.insert(&each.id)).map(|(index, _)| index).collect();
+            (0..).zip(&self.profiles).filter(|(_, each)| is_first(&each.id)).map(|(index, _)| index).collect();
         let taken = acknowledgement.errors.iter().filter(|error| error.reason == "PROFILE_EXISTS");
         taken.filter_map(|error| usize::try_from(error.index).ok()).filter(|index| firsts.contains(index)).collect()
     }

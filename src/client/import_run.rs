@@ -43,6 +43,9 @@ pub(super) struct Run {
     left: Arc<AtomicUsize>,
     backoff: Backoff,
     so_far: Imported,
+    /// The ids of the chunks in doubt that were settled one behind the other: what comes later with one of them was not
+    /// written.
+    doubted: HashSet<String>,
 }
 
 /// A stream to the server, into which all unacknowledged chunks were put.
@@ -77,6 +80,7 @@ impl Run {
             acknowledged: 0,
             left: Arc::default(),
             so_far: Imported { position: 0, written: 0, skipped: 0, refused: Vec::new() },
+            doubted: HashSet::new(),
         }
     }
 
@@ -214,8 +218,11 @@ impl Run {
         self.acknowledged += 1;
         self.backoff.reset();
         let own = if chunk.in_doubt && self.options.on_conflict == OnConflict::Fail {
-            own(&self.client, &chunk, &acknowledgement).await?
+            let own = own(&self.client, &chunk, &acknowledgement, &self.doubted).await?;
+            self.doubted.extend(chunk.profiles.iter().map(|profile| profile.id.clone()));
+            own
         } else {
+            self.doubted.clear();
             HashSet::new()
         };
         self.so_far.position += chunk.len() as u64;
@@ -255,9 +262,10 @@ async fn own(
     client: &Client,
     chunk: &Chunk,
     acknowledgement: &ImportProfilesResponse,
+    before: &HashSet<String>,
 ) -> Result<HashSet<usize>, ClientError> {
     let mut own = HashSet::new();
-    for indexes in chunk.taken(acknowledgement).chunks(MAX_BATCH_GET_IDS) {
+    for indexes in chunk.taken(acknowledgement, before).chunks(MAX_BATCH_GET_IDS) {
         let ids = indexes.iter().map(|index| chunk.profiles[*index].id.clone()).collect();
         let found = client.batch_get(ids, Vec::new()).await?;
         let stored: HashMap<_, _> = found.profiles.iter().map(|profile| (&profile.id, profile)).collect();

@@ -27,6 +27,15 @@ fn put_replaces_unless_it_is_told_to_merge_or_create() {
     assert_eq!(server.run(&["put", "ada", "--merge", "--attribute", "team=x"]).code, 0);
     let merged = server.run(&["get", "ada"]);
     assert_eq!((field(&merged, "attributes.plan"), field(&merged, "attributes.team")), ("pro".into(), "x".into()));
+    assert_eq!(server.run(&["put", "ada", "--merge", "--email", "", "--display-name", "New"]).code, 0);
+    let cleared = server.run(&["get", "ada"]);
+    assert_eq!(
+        (field(&cleared, "display_name"), cleared.out.contains("email")),
+        ("New".into(), false),
+        "{cleared:?}"
+    );
+    assert_eq!(field(&cleared, "attributes.team"), "x");
+    assert_eq!(server.run(&["put", "ada", "--merge", "--email", "Ada@Example.com"]).code, 0);
     let replaced = server.run(&["put", "ada", "--display-name", "Only"]);
     assert!(!replaced.out.contains("email") && !replaced.out.contains("attributes"), "{replaced:?}");
     let taken = server.run(&["put", "ada", "--create"]);

@@ -127,3 +127,17 @@ fn a_reader_that_goes_away_ends_an_export_quietly() {
         assert_eq!((ran.code, ran.err.as_str()), (0, ""), "after {take} bytes");
     }
 }
+
+#[test]
+fn a_named_pipe_whose_reader_goes_away_fails_an_export() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let lines = |number: usize| format!("{{\"id\":\"{number:04}\",\"displayName\":\"{}\"}}\n", "v".repeat(200));
+    let text: String = (0..2000).map(lines).collect();
+    assert_eq!(server.run(&["import", &write(dir.path(), "a.jsonl", &text)]).code, 0);
+    let pipe = named_pipe(dir.path(), "pipe");
+    let (path, reader) = (pipe.clone(), std::thread::spawn(move || drop(fs::File::open(pipe).unwrap())));
+    let ran = server.run(&["export", "--output", &path]);
+    reader.join().unwrap();
+    assert!(ran.code == 1 && ran.err.contains("cannot be written"), "{ran:?}");
+}

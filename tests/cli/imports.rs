@@ -76,8 +76,11 @@ fn a_pipe_is_read_and_its_profiles_are_there_while_it_is_open() {
     drop(pipe);
     let ran: Ran = process.wait_with_output().unwrap().into();
     assert_eq!((ran.code, ran.out.as_str()), (3, "{\"written\":3,\"skipped\":0,\"rejected\":1}\n"));
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path()).collect();
+    let [path] = &left[..] else { panic!("{left:?}") };
+    assert!(ran.err.contains(path.file_name().unwrap().to_str().unwrap()), "{} in {ran:?}", path.display());
     assert_eq!(
-        rejects(dir.path().join("stdin.rejects").to_str().unwrap()),
+        rejects(path.to_str().unwrap()),
         [(4, "is not a JSON object; the input ends in the middle of this line".to_owned())]
     );
     let ran = server.run_with_input(&["import", "-", "--format", "csv"], GOOD_CSV);
@@ -258,4 +261,107 @@ fn on_a_terminal_of_40_columns_progress_is_shown_and_fits() {
     assert_eq!(fs::read_to_string(exported).unwrap(), text);
     // Off a terminal there is none.
     assert_eq!(server.run(&["import", &file, "--on-conflict", "skip"]).err, "");
+}
+
+#[test]
+fn an_import_whose_rejects_nobody_takes_breaks_off_and_says_so() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    // More than a pipe holds.
+    let text = "nonsense\n".repeat(5000) + GOOD_JSON;
+    let file = write(dir.path(), "a.jsonl", &text);
+    let pipe = named_pipe(dir.path(), "pipe");
+    let (path, reader) = (pipe.clone(), std::thread::spawn(move || drop(fs::File::open(pipe).unwrap())));
+    let ran = server.run(&["import", &file, "--rejects", &path]);
+    reader.join().unwrap();
+    assert!(ran.code == 1 && ran.err.contains("cannot be written"), "{ran:?}");
+}
+
+/// Runs an import whose standard output nobody reads.
+fn import_unread(server: &Server, file: &str, output: impl Into<Stdio>) -> Ran {
+    server.command(&["import", file]).stdout(output).stderr(Stdio::piped()).output().unwrap().into()
+}
+
+#[test]
+fn the_exit_code_of_an_import_does_not_depend_on_who_reads_the_counts() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    for (text, code) in [("{\"id\":\"a\"}\n", 0), ("nonsense\n", 3)] {
+        let file = write(dir.path(), "a.jsonl", text);
+        let ran = import_unread(&server, &file, closed());
+        assert_eq!((ran.code, ran.err.is_empty()), (code, code == 0), "{ran:?}");
+        assert!(!PathBuf::from(format!("{file}.progress")).exists());
+    }
+}
+
+#[test]
+fn an_import_that_could_not_print_its_counts_is_not_made_again() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = write(dir.path(), "a.jsonl", "{\"email\":\"a@a.example\"}\n");
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let ran = import_unread(&server, &file, full);
+    assert!(ran.code == 1 && ran.err.contains("the import has ended"), "{ran:?}");
+    let again = server.run(&["import", &file]);
+    assert_eq!((again.code, again.out), (0, summary(1, 0, 0)));
+    assert_eq!(server.run(&["count"]).out, "1\n");
+}
+
+#[test]
+fn two_imports_from_pipes_in_one_folder_keep_the_rejects_of_both() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    for input in ["first\n", "second\n"] {
+        let mut command = server.command(&["import", "/dev/stdin", "--format", "jsonl"]);
+        command.current_dir(dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        process.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let ran: Ran = process.wait_with_output().unwrap().into();
+        assert_eq!(ran.code, 3, "{ran:?}");
+    }
+    let files = fs::read_dir(dir.path()).unwrap().map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
+    let mut texts: Vec<_> = files.collect();
+    texts.sort();
+    assert!(texts.len() == 2 && texts[0].contains("first") && texts[1].contains("second"), "{texts:?}");
+}
+
+#[test]
+fn a_file_of_another_use_or_of_another_import_is_not_written_over() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = write(dir.path(), "a.jsonl", "nonsense\n");
+    let notes = write(dir.path(), "notes.txt", "mine");
+    let ran = server.run(&["import", &file, "--rejects", &notes]);
+    assert!(ran.code == 1 && ran.err.contains("notes.txt is not a file of rejected lines"), "{ran:?}");
+    assert_eq!(fs::read_to_string(&notes).unwrap(), "mine");
+    let nowhere = server.run(&["import", &file, "--rejects", "/nowhere/at-all"]);
+    assert!(nowhere.code == 1 && nowhere.err.contains("/nowhere/at-all"), "{nowhere:?}");
+    let used = write(dir.path(), "used", "{\"line\":1,\"reason\":\"x\",\"text\":\"\"}\n");
+    let held = fs::File::open(&used).unwrap();
+    held.lock().unwrap();
+    let ran = server.run(&["import", &file, "--rejects", &used]);
+    assert!(ran.code == 1 && ran.err.contains("another import"), "{ran:?}");
+    assert!(fs::read_to_string(&used).unwrap().contains("\"x\""));
+    drop(held);
+    assert_eq!(server.run(&["import", &file, "--rejects", &used]).code, 3);
+    assert_eq!(rejects(&used).len(), 1);
+}
+
+#[test]
+fn what_was_there_before_an_import_that_sent_nothing_is_a_conflict_when_it_goes_on() {
+    let mut server = Server::start_again_and_again();
+    let dir = tempfile::tempdir().unwrap();
+    let file = write(dir.path(), "a.jsonl", "{\"id\":\"a\"}\n");
+    assert_eq!(server.run(&["put", "a"]).code, 0);
+    server.kill();
+    let broken_off = server.run(&["import", &file, "--timeout", "300ms"]);
+    assert!(broken_off.code == 1 && broken_off.err.contains("the same command goes on"), "{broken_off:?}");
+    server.start_again();
+    let ran = server.run(&["import", &file]);
+    assert_eq!((ran.code, ran.out), (3, summary(0, 0, 1)));
 }

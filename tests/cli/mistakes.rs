@@ -44,6 +44,8 @@ fn wrong_usage_is_2() {
         &["get"],
         &["put", "x", "--attribute", "novalue"],
         &["put", "x", "--create", "--merge"],
+        &["put", "x", "--etag", ""],
+        &["delete", "x", "--etag", ""],
         &["count", "--subdomains"],
         &["get", "x", "--timeout", "soon"],
         &["list", "--limit", "-1"],

@@ -4,12 +4,16 @@
 //! rejected line waits for those before it; what waits is bounded.
 
 use std::collections::VecDeque;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::progress::{Progress, ProgressFile};
 use super::rejects::Rejects;
 use super::window::{Found, Place};
 use crate::client::{Imported, Profile};
 
+/// The disk is waited for at most so often.
+const BETWEEN_SYNCS: Duration = Duration::from_secs(1);
 /// What may wait at most, but for one batch.
 const MAX_LINES: usize = 20_000;
 const MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -35,13 +39,18 @@ pub struct Course {
     progress: Progress,
     file: Option<ProgressFile>,
     rejects: Rejects,
+    /// How many profiles may be under way.
+    most_in_flight: u64,
+    /// When the place was on disk last.
+    synced: Option<Instant>,
 }
 
 impl Course {
     /// The file is none where an import cannot go on later.
-    pub fn new(progress: Progress, file: Option<ProgressFile>, rejects: Rejects) -> Self {
+    pub fn new(progress: Progress, file: Option<ProgressFile>, rejects: Rejects, most_in_flight: u64) -> Self {
         let before = (progress.written, progress.skipped);
-        Self { lines: VecDeque::new(), bytes: 0, settled: 0, before, progress, file, rejects }
+        let lines = VecDeque::new();
+        Self { lines, bytes: 0, settled: 0, before, progress, file, rejects, most_in_flight, synced: None }
     }
 
     /// Whether another batch may be taken.
@@ -54,6 +63,16 @@ impl Course {
         &self.progress
     }
 
+    /// Where the rejected lines are.
+    pub fn rejects(&self) -> &Path {
+        self.rejects.path()
+    }
+
+    /// Whether another run can go on where this one breaks off.
+    pub fn can_go_on(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Takes lines. Returns the profiles to send.
     pub fn take(&mut self, batch: Vec<Found<Profile>>) -> anyhow::Result<Vec<Profile>> {
         let mut profiles = Vec::with_capacity(batch.len());
@@ -63,6 +82,11 @@ impl Course {
             self.lines.push_back(UnderWay { line, text, end, rejected });
         }
         self.settle_up_to(self.settled, Vec::new())?;
+        if !profiles.is_empty() && self.progress.in_flight < self.most_in_flight {
+            // Before anything is sent: whoever goes on must know that it may have been.
+            self.progress.in_flight = self.most_in_flight;
+            self.save()?;
+        }
         Ok(profiles)
     }
 
@@ -98,17 +122,23 @@ impl Course {
         if moved { self.save() } else { Ok(()) }
     }
 
-    /// Keeps the place.
+    /// Keeps the place, now and then also over a power cut.
     pub fn save(&mut self) -> anyhow::Result<()> {
         self.progress.rejects_bytes = self.rejects.flush()?;
-        self.file.as_ref().map_or(Ok(()), |file| file.save(&self.progress))
+        let Some(file) = &self.file else { return Ok(()) };
+        let is_due = self.synced.is_none_or(|synced| synced.elapsed() >= BETWEEN_SYNCS);
+        if is_due {
+            self.rejects.sync()?;
+        }
+        file.save(&self.progress, is_due)?;
+        if is_due {
+            self.synced = Some(Instant::now());
+        }
+        Ok(())
     }
 
     /// Everything is settled: the place is needed no more.
-    pub fn finish(self) -> anyhow::Result<Progress> {
-        if let Some(file) = &self.file {
-            file.remove()?;
-        }
-        Ok(self.progress)
+    pub fn finish(self) -> anyhow::Result<()> {
+        self.file.as_ref().map_or(Ok(()), ProgressFile::remove)
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
@@ -17,12 +18,9 @@ use super::rejects::Rejects;
 use super::source::{Batch, Source};
 use super::{Format, beside};
 use crate::cli::connection::ConnectionArgs;
-use crate::cli::output::{OutputArgs, to_json};
+use crate::cli::output::{OutputArgs, is_stdout_closed, to_json};
 use crate::cli::{SomeRejected, WrongUsage};
 use crate::client::{Client, ImportOptions, OnConflict, Profile};
-
-/// What becomes of the rejected lines of standard input.
-const REJECTS_OF_STDIN: &str = "stdin.rejects";
 
 #[derive(Debug, Args)]
 pub struct ImportArgs {
@@ -34,7 +32,7 @@ pub struct ImportArgs {
     /// What to do with a profile whose id is taken.
     #[arg(long, value_enum, default_value = "fail")]
     on_conflict: Conflict,
-    /// Where to write the rejected lines [default: FILE.rejects].
+    /// Where to write the rejected lines [default: FILE.rejects; for a pipe stdin-TIME-PID.rejects].
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
     #[command(flatten)]
@@ -63,28 +61,23 @@ struct Summary {
 pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
     let Prepared { batches, course, meter, in_doubt, lock: _lock } = args.prepare()?;
     let options = ImportOptions { in_doubt, ..args.options() };
-    let progress =
+    let course =
         args.connection.run_bulk(async |client| args.transfer(client, options, batches, course, &meter).await);
     drop(meter);
-    let progress = progress?;
-    let summary = Summary { written: progress.written, skipped: progress.skipped, rejected: progress.rejected };
-    let mut rows = args.output.rows(&["what", "lines"])?;
-    if args.output.json() {
-        rows.row(&[], to_json(&summary))?;
-    } else {
-        for (what, lines) in
-            [("written", summary.written), ("skipped", summary.skipped), ("rejected", summary.rejected)]
-        {
-            rows.row(&[what.to_owned(), lines.to_string()], |_| {})?;
-        }
+    let course = course?;
+    let Progress { written, skipped, rejected, .. } = *course.progress();
+    let rejects = course.rejects().to_owned();
+    // Whoever has seen no summary gives the command again, so until then it must know that there is nothing left to do.
+    match args.print(&Summary { written, skipped, rejected }) {
+        Err(error) if !is_stdout_closed(&error) => return Err(error.context("the import has ended")),
+        // That nobody reads the counts does not change how the import has ended.
+        _ => course.finish()?,
     }
-    rows.finish()?;
-    match summary.rejected {
+    match rejected {
         0 => Ok(()),
         count => {
             let lines = if count == 1 { "1 line was".to_owned() } else { format!("{count} lines were") };
-            let path = args.rejects();
-            Err(SomeRejected(format!("{lines} rejected; {} has the reasons", path.display())).into())
+            Err(SomeRejected(format!("{lines} rejected; {} has the reasons", rejects.display())).into())
         }
     }
 }
@@ -100,16 +93,30 @@ struct Prepared {
 }
 
 impl ImportArgs {
+    fn print(&self, summary: &Summary) -> anyhow::Result<()> {
+        let mut rows = self.output.rows(&["what", "lines"])?;
+        if self.output.json() {
+            rows.row(&[], to_json(summary))?;
+        } else {
+            let Summary { written, skipped, rejected } = summary;
+            for (what, lines) in [("written", written), ("skipped", skipped), ("rejected", rejected)] {
+                rows.row(&[what.to_owned(), lines.to_string()], |_| {})?;
+            }
+        }
+        Ok(rows.finish()?)
+    }
+
     fn is_stdin(&self) -> bool {
         self.file == Path::new("-")
     }
 
-    fn rejects(&self) -> PathBuf {
-        match &self.rejects {
-            Some(path) => path.clone(),
-            None if self.is_stdin() => PathBuf::from(REJECTS_OF_STDIN),
-            None => beside(&self.file, ".rejects"),
+    /// What becomes of the rejected lines of a pipe, whose own name says nothing: a file that no other import has.
+    fn rejects_of_pipe(&self) -> anyhow::Result<Rejects> {
+        if let Some(path) = &self.rejects {
+            return Rejects::begin(path);
         }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        Rejects::begin_new(&PathBuf::from(format!("stdin-{now}-{}.rejects", std::process::id())))
     }
 
     fn options(&self) -> ImportOptions {
@@ -153,19 +160,20 @@ impl ImportArgs {
         format!("{} cannot be read", self.name())
     }
 
-    fn binding(&self, file: &fs::Metadata, format: Format) -> Binding {
+    fn binding(&self, file: &fs::Metadata, format: Format, rejects: &Path) -> Binding {
         let on_conflict = self.on_conflict.to_possible_value().map(|value| value.get_name().to_owned());
         let server = self.connection.addr().to_owned();
-        Binding::of(file, format, on_conflict.unwrap_or_default(), server, &self.rejects())
+        Binding::of(file, format, on_conflict.unwrap_or_default(), server, rejects)
     }
 
     /// A pipe is read once: its import cannot go on later.
     fn prepare_pipe(&self, input: impl Read + Send + 'static, format: Format) -> anyhow::Result<Prepared> {
         let source = self.open(input, format)?;
         let nothing = File::open("/dev/null")?.metadata()?;
-        let progress = Progress::new(self.binding(&nothing, format), source.place(), 0);
+        let rejects = self.rejects_of_pipe()?;
+        let progress = Progress::new(self.binding(&nothing, format, rejects.path()), source.place());
         let batches = source.start(progress.ids)?;
-        let course = Course::new(progress, None, Rejects::begin(&self.rejects())?);
+        let course = Course::new(progress, None, rejects, 0);
         Ok(Prepared { batches, course, meter: Meter::new(None, 0), in_doubt: 0, lock: None })
     }
 
@@ -176,24 +184,22 @@ impl ImportArgs {
         }
         let lock = file.try_clone()?;
         let metadata = file.metadata()?;
-        let rejects = self.rejects();
+        let rejects = self.rejects.clone().unwrap_or_else(|| beside(&self.file, ".rejects"));
         self.check_rejects(&rejects)?;
-        let binding = self.binding(&metadata, format);
+        let binding = self.binding(&metadata, format, &rejects);
         let progress_file = ProgressFile::of(&self.file);
         let before = progress_file.load(&self.file, &binding)?;
         let mut source = self.open(file.try_clone()?, format)?;
         let in_doubt = before.as_ref().map_or(0, |progress| progress.in_flight);
         let (progress, rejects) = match before {
             None => {
-                let progress = Progress::new(binding, source.place(), self.options().most_in_flight());
+                let progress = Progress::new(binding, source.place());
                 (progress, Rejects::begin(&rejects)?)
             }
-            Some(mut progress) => {
+            Some(progress) => {
                 if !source.go_on_at(file, progress.place).with_context(|| self.cannot_be_read())? {
                     return Err(progress_file.is_of_another_file(&self.file));
                 }
-                // It may have been begun by a version of the program that has less in flight.
-                progress.in_flight = progress.in_flight.max(self.options().most_in_flight());
                 eprintln!("profilestore: the import goes on behind line {}", progress.place.lines);
                 let rejects = Rejects::go_on(&rejects, progress.rejects_bytes)?;
                 (progress, rejects)
@@ -202,8 +208,7 @@ impl ImportArgs {
         let meter = Meter::new(Some(metadata.len()), progress.written + progress.skipped + progress.rejected);
         meter.begin_at(progress.place.offset);
         let batches = source.start(progress.ids)?;
-        let mut course = Course::new(progress, Some(progress_file), rejects);
-        // Before anything is sent: whoever goes on must know that it may have been.
+        let mut course = Course::new(progress, Some(progress_file), rejects, self.options().most_in_flight());
         course.save()?;
         Ok(Prepared { batches, course, meter, in_doubt, lock: Some(lock) })
     }
@@ -220,7 +225,7 @@ impl ImportArgs {
         Ok(())
     }
 
-    /// Sends everything. Returns what became of it.
+    /// Sends everything. Returns the course, with everything settled.
     async fn transfer(
         &self,
         client: Client,
@@ -228,7 +233,11 @@ impl ImportArgs {
         mut batches: mpsc::Receiver<Batch>,
         mut course: Course,
         meter: &Meter,
-    ) -> anyhow::Result<Progress> {
+    ) -> anyhow::Result<Course> {
+        // Nothing can have been sent to a server that was never there, so nothing is in doubt then.
+        if let Err(error) = client.count("", false).await {
+            return Err(self.broken_off(self.connection.explain(error), &course));
+        }
         let (feed, mut fed) = mpsc::channel::<Vec<Profile>>(1);
         let mut feed = Some(feed);
         let profiles = stream::poll_fn(move |context| fed.poll_recv(context)).flat_map(stream::iter);
@@ -239,12 +248,14 @@ impl ImportArgs {
                 report = import.next() => match report {
                     None => break,
                     Some(Ok(report)) => course.settle(report)?,
-                    Some(Err(error)) => return Err(self.broken_off(self.connection.explain(error), course.progress())),
+                    Some(Err(error)) => return Err(self.broken_off(self.connection.explain(error), &course)),
                 },
                 next = next(feed.clone(), &mut batches), if feed.is_some() && course.has_room() => match next {
+                    Some((_, Ok(batch))) if batch.is_empty() => feed = None,
                     Some((room, Ok(batch))) => drop(room.send(course.take(batch)?)),
                     Some((_, Err(error))) => (unreadable, feed) = (Some(error), None),
-                    None => feed = None,
+                    // Nothing that stands behind is known, so this is not the end.
+                    None => (unreadable, feed) = (Some(io::Error::other("its reader has failed")), None),
                 },
             }
             let progress = course.progress();
@@ -253,16 +264,16 @@ impl ImportArgs {
         match unreadable {
             Some(error) => {
                 let error = anyhow::Error::from(error).context(self.cannot_be_read());
-                Err(self.broken_off(error, course.progress()))
+                Err(self.broken_off(error, &course))
             }
-            None => course.finish(),
+            None => Ok(course),
         }
     }
 
-    fn broken_off(&self, error: anyhow::Error, progress: &Progress) -> anyhow::Error {
-        let Progress { place, written, skipped, rejected, .. } = progress;
+    fn broken_off(&self, error: anyhow::Error, course: &Course) -> anyhow::Error {
+        let Progress { place, written, skipped, rejected, .. } = course.progress();
         let so_far = format!("{written} written, {skipped} skipped, {rejected} rejected");
-        if progress.in_flight == 0 {
+        if !course.can_go_on() {
             return error.context(format!(
                 "the import broke off behind line {} ({so_far}), and a pipe cannot be read again",
                 place.lines

@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::beside;
+use crate::cli::output::{Stdout, stdout};
 
 /// What is exported is personal data.
 const MODE: u32 = 0o600;
 
 /// Where an export goes.
 pub enum Output {
-    Stdout(io::Stdout),
+    Stdout(Stdout),
     /// A device or a pipe with a name, which cannot be replaced.
     Device(File, PathBuf),
     File {
@@ -30,7 +31,7 @@ pub enum Output {
 impl Output {
     /// Without a path, or for `-`, standard output.
     pub fn open(path: Option<&Path>) -> anyhow::Result<Self> {
-        let Some(path) = path.filter(|path| *path != Path::new("-")) else { return Ok(Self::Stdout(io::stdout())) };
+        let Some(path) = path.filter(|path| *path != Path::new("-")) else { return Ok(Self::Stdout(stdout())) };
         // Behind a link, the file and not the link is replaced.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let before = fs::metadata(&path).ok();

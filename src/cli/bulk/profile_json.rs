@@ -83,7 +83,10 @@ fn describe(error: &serde_json::Error) -> String {
     if text.starts_with("unknown field") || text.starts_with("duplicate field") {
         let name = text.split('`').nth(1).unwrap_or_default();
         let kind = if text.starts_with("unknown") { "an unknown field" } else { "twice the field" };
-        return format!("has {kind}, {name:?}, {place}");
+        let is_a_name = name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+        // Anything else may be a value at the place of a name.
+        let name = if is_a_name { format!(" {name:?},") } else { String::new() };
+        return format!("has {kind},{name} {place}");
     }
     match error.classify() {
         serde_json::error::Category::Eof => format!("ends too early, {place}"),
@@ -155,6 +158,7 @@ mod tests {
             ("secret", "is not a JSON object"),
             ("{secret", "is not JSON at column 2"),
             (r#"{"id":"secret","nick":"secret"}"#, "has an unknown field, \"nick\", at column 21"),
+            (r#"{"id":"a","secret@a.example":""}"#, "has an unknown field, at column 28"),
             (r#"{"id":"a","id":"secret"}"#, "has twice the field, \"id\", at column 14"),
             (r#"{"id":7,"email":"secret"}"#, "has a value of the wrong type at column 7"),
             (r#"{"attributes":{"secret":["secret"]}}"#, "has a value of the wrong type"),

@@ -2,11 +2,12 @@
 //!
 //! Invariants: it is there from before the first profile is sent until the import has ended; it is replaced as a whole,
 //! after what was rejected before its place is in the file of rejects; and it says what it is bound to, so that it is
-//! never used for another file, another server or another way to import. It does not wait for the disk: a killed
-//! process loses nothing, a power cut on this machine may take the import back by some seconds.
+//! never used for another file, another server or another way to import. It waits for the disk once a second: a killed
+//! process loses nothing, and a power cut on this machine may take the import back by about a second, with lines that
+//! are then rejected although the import itself has written their profiles.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -47,7 +48,7 @@ pub struct Progress {
     pub rejected: u64,
     /// How much of the file of rejects is about lines before the place.
     pub rejects_bytes: u64,
-    /// How many profiles behind the place may have been sent at most.
+    /// How many profiles behind the place may have been sent at most; 0 until the first of them may be.
     pub in_flight: u64,
     pub ids: Ids,
 }
@@ -114,7 +115,7 @@ impl Binding {
 
 impl Progress {
     /// The progress of an import that has not begun yet.
-    pub fn new(binding: Binding, place: Place, in_flight: u64) -> Self {
+    pub fn new(binding: Binding, place: Place) -> Self {
         Self {
             version: VERSION,
             binding,
@@ -123,7 +124,7 @@ impl Progress {
             skipped: 0,
             rejected: 0,
             rejects_bytes: 0,
-            in_flight,
+            in_flight: 0,
             ids: Ids::new(),
         }
     }
@@ -169,9 +170,14 @@ impl ProgressFile {
         anyhow::anyhow!("{} has changed since its import was begun; to begin anew, remove {path}", input.display())
     }
 
-    pub fn save(&self, progress: &Progress) -> anyhow::Result<()> {
+    /// Replaces the file, with what is on disk if it `is_synced`.
+    pub fn save(&self, progress: &Progress, is_synced: bool) -> anyhow::Result<()> {
         let save = || {
-            fs::write(&self.next, serde_json::to_vec(progress)?)?;
+            let mut next = File::create(&self.next)?;
+            next.write_all(&serde_json::to_vec(progress)?)?;
+            if is_synced {
+                next.sync_data()?;
+            }
             fs::rename(&self.next, &self.path)
         };
         save().with_context(|| format!("{} cannot be written", self.path.display()))

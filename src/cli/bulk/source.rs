@@ -19,7 +19,7 @@ const BATCH_LINES: usize = 250;
 const BATCH_BYTES: usize = 256 * 1024;
 const BATCHES: usize = 4;
 
-/// Lines in the order of the input, or why it cannot be read.
+/// Lines in the order of the input, none at its end, or why it cannot be read.
 pub type Batch = io::Result<Vec<Found<Profile>>>;
 
 /// Finds profiles in an input.
@@ -97,14 +97,15 @@ impl Source<File> {
 }
 
 impl<R: Read + Send + 'static> Source<R> {
-    /// Begins to read. After an error, or at the end, there are no more batches.
+    /// Begins to read. The last batch is an error or, at the end of the input, empty; without one of them the thread has
+    /// failed.
     pub fn start(mut self, ids: Ids) -> io::Result<mpsc::Receiver<Batch>> {
         let (sender, batches) = mpsc::channel(BATCHES);
         let read = move || {
             loop {
                 let batch = self.batch(ids);
-                let is_last = batch.is_err();
-                if batch.as_ref().is_ok_and(Vec::is_empty) || sender.blocking_send(batch).is_err() || is_last {
+                let is_last = batch.as_ref().map_or(true, Vec::is_empty);
+                if sender.blocking_send(batch).is_err() || is_last {
                     return;
                 }
             }
