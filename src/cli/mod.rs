@@ -78,7 +78,7 @@ enum Command {
     ///
     /// Lines that cannot be imported do not stop an import: they are written to a file with their numbers and reasons, and
     /// the exit code is 3. When an import of a file breaks off, the same command goes on where it stopped; what came
-    /// through a pipe cannot be read again.
+    /// through a pipe cannot be read again. A line without an id makes a new profile each time it is imported.
     Import(bulk::import::ImportArgs),
     /// Print all profiles, or write them to a file: JSON lines, or CSV.
     ///
@@ -189,10 +189,21 @@ pub fn run(cli: Cli) -> ExitCode {
             if let Some(usage) = error.downcast_ref::<clap::Error>() {
                 usage.exit();
             }
-            eprintln!("profilestore: {error:#}");
+            eprintln!("profilestore: {}", text(&error));
             ExitCode::from(code(&error))
         }
     }
+}
+
+/// The error with its causes, but for those whose text the error before them has said already.
+fn text(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn code(error: &anyhow::Error) -> u8 {

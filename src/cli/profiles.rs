@@ -30,7 +30,7 @@ pub struct GetArgs {
 
 #[derive(Debug, Args)]
 pub struct PutArgs {
-    /// The profile's id, or `-` to read the whole profile as JSON from standard input.
+    /// The profile's id, or `-` to read the whole profile as JSON from standard input; an etag in it is ignored (see --etag).
     id: String,
     /// The e-mail address.
     #[arg(long)]

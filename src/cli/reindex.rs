@@ -14,6 +14,8 @@ use crate::store::{NoObserver, Store};
 pub fn run(args: &ReindexArgs) -> anyhow::Result<()> {
     let settings = args.settings.load(Vec::new())?;
     log::init(&settings.log)?;
+    let data_dir = &settings.store.data_dir;
+    anyhow::ensure!(data_dir.is_dir(), "there is no store in {}: there is no such directory", data_dir.display());
     let options = SledOptions {
         reindex: true,
         // Addresses that become the same must not stop the rebuild.

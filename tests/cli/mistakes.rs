@@ -60,6 +60,21 @@ fn wrong_usage_is_2() {
 }
 
 #[test]
+fn a_reindex_of_a_store_that_is_not_there_makes_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing");
+    let ran = run(&["reindex", "--data-dir", missing.to_str().unwrap()]);
+    assert!(ran.code == 1 && ran.err.contains("there is no store in"), "{ran:?}");
+    assert!(!missing.exists());
+}
+
+#[test]
+fn an_error_says_a_thing_once() {
+    let ran = run(&["config", "check", "--config", "/nowhere/at-all.toml"]);
+    assert_eq!(ran.err.matches("at-all.toml").count(), 1, "{ran:?}");
+}
+
+#[test]
 fn every_command_has_help() {
     let help = run(&["--help"]);
     assert_eq!(help.code, 0);
