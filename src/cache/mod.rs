@@ -39,6 +39,7 @@
 
 mod cached_store;
 mod figures;
+mod ghosts;
 mod hot_cache;
 mod lru_region;
 mod options;
