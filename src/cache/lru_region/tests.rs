@@ -93,9 +93,9 @@ fn get(region: &mut LruRegion<usize>, number: usize, now: Instant) -> bool {
 /// Fills a region of 20 entries: 0 to 9 are asked for again, and others have pushed 10 to 19 out.
 fn with_hot_set(now: Instant) -> LruRegion<usize> {
     let mut region = LruRegion::new(usize::MAX, 20);
-    (0..20).for_each(|number| drop(insert(&mut region, number, 100, now)));
+    (0..20).for_each(|number| _ = insert(&mut region, number, 100, now));
     assert!((0..10).all(|number| get(&mut region, number, now)));
-    (100..120).for_each(|number| drop(insert(&mut region, number, 100, now)));
+    (100..120).for_each(|number| _ = insert(&mut region, number, 100, now));
     assert_eq!(held(&region), (0..10).collect::<Vec<_>>());
     region
 }
@@ -113,9 +113,9 @@ fn a_scan_of_one_off_ids_leaves_the_hot_set_in_place() {
 fn one_offs_take_no_more_than_their_share_of_bytes_and_of_entries() {
     let now = Instant::now();
     let hot_set_stays = |mut region: LruRegion<usize>, hot_bytes, one_off_bytes| {
-        (0..60).for_each(|number| drop(insert(&mut region, number, hot_bytes, now)));
+        (0..60).for_each(|number| _ = insert(&mut region, number, hot_bytes, now));
         assert!((0..60).all(|number| get(&mut region, number, now)));
-        (1000..9000).for_each(|number| drop(insert(&mut region, number, one_off_bytes, now)));
+        (1000..9000).for_each(|number| _ = insert(&mut region, number, one_off_bytes, now));
         (0..60).all(|number| region.peek(id(number).as_str()).is_some())
     };
     assert!(hot_set_stays(LruRegion::new(100 * COST, 1000), 100, 35 * COST), "large ones");
@@ -127,10 +127,10 @@ fn an_id_that_is_asked_for_again_soon_after_it_went_is_protected() {
     let now = Instant::now();
     let mut region = with_hot_set(now);
     insert(&mut region, 50, 100, now);
-    (1000..1010).for_each(|number| drop(insert(&mut region, number, 100, now)));
+    (1000..1010).for_each(|number| _ = insert(&mut region, number, 100, now));
     assert_eq!(region.peek("50"), None, "it had its time on probation");
     insert(&mut region, 50, 100, now);
-    (2000..2100).for_each(|number| drop(insert(&mut region, number, 100, now)));
+    (2000..2100).for_each(|number| _ = insert(&mut region, number, 100, now));
     assert!(get(&mut region, 50, now), "and now it stays through a scan");
 }
 
@@ -144,7 +144,7 @@ fn a_hot_entry_that_is_written_or_whose_time_is_over_comes_back_protected() {
     assert!(get(&mut region, 3, later));
     assert!(region.remove("03", later), "a write takes it out");
     insert(&mut region, 3, 200, later);
-    (1000..1100).for_each(|number| drop(insert(&mut region, number, 100, later)));
+    (1000..1100).for_each(|number| _ = insert(&mut region, number, 100, later));
     assert_eq!(held(&region), [3]);
 }
 
@@ -167,7 +167,7 @@ fn yesterdays_hot_set_makes_room_for_todays() {
 fn an_insert_moves_a_bounded_number_of_entries() {
     let now = Instant::now();
     let mut region = LruRegion::new(usize::MAX, 1000);
-    (0..1000).for_each(|number| drop(insert(&mut region, number, 100, now)));
+    (0..1000).for_each(|number| _ = insert(&mut region, number, 100, now));
     assert!((0..1000).all(|number| get(&mut region, number, now)));
     assert_eq!(insert(&mut region, 1000, 100, now).evicted, 1);
     assert_eq!((region.len(), region.protected.entries.len()), (1000, MOVED_PER_VICTIM - 1));
@@ -185,7 +185,7 @@ proptest::proptest! {
         for (serial, (call, number, bytes, seconds)) in calls.into_iter().enumerate() {
             let key = id(number);
             match call {
-                0 => drop(region.remove(key.as_str(), now)),
+                0 => _ = region.remove(key.as_str(), now),
                 1 => now += Duration::from_secs(seconds / 10),
                 2 => if let Found::Live(found, age) = region.get(key.as_str(), now) {
                     proptest::prop_assert_eq!(Some(&found), newest.get(&number));
@@ -193,7 +193,7 @@ proptest::proptest! {
                 },
                 _ => {
                     newest.insert(number, serial);
-                    drop(region.insert(&key, serial, bytes, now, TTL));
+                    _ = region.insert(&key, serial, bytes, now, TTL);
                 }
             }
             let lists = [&region.probation, &region.protected];
