@@ -29,8 +29,9 @@ pub struct CacheFigures {
     pub capacity_bytes: u64,
     /// The mean age of records when they were hit; zero without hits.
     pub mean_age_at_hit: Duration,
-    /// The mean age of records when they were evicted; zero without evictions. When it is far below the time
-    /// to live, a larger cache would hit more often.
+    /// The mean age of records when they were evicted; zero without evictions. Records that nobody asked for
+    /// twice go young. When it is far below the time to live though ids are read again and again, a larger
+    /// cache would hit more often.
     pub mean_age_at_eviction: Duration,
     /// The age of the oldest of the records that are next to make room, one of each shard.
     pub oldest_next_victim_age: Duration,

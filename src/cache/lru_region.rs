@@ -1,28 +1,42 @@
-//! A bounded map that forgets what was used longest ago.
+//! A bounded map that forgets what was used longest ago, and first of all what was used only once.
+//!
+//! Two lists. A new entry waits on *probation*, in the order of arrival. When room is needed and probation holds
+//! more than its share, its oldest entry goes if nobody has asked for it since, and else moves on to the
+//! *protected* entries; those make room in the order of their last use. An id that went not long ago and is asked
+//! for again is protected at once. So a scan of ids that nobody asks for twice passes through the tenth that
+//! is probation. (Johnson and Shasha call it 2Q.)
 //!
 //! No lock and no clock: the owner locks, and every call is told the time.
 //!
-//! Invariants: `bytes` is the sum of the costs of all entries; neither bound is ever exceeded when a call
-//! returns.
+//! Invariants: an id is on one list at most; each list's `bytes` is the sum of the costs of its entries; neither
+//! bound is ever exceeded, by both lists together, when a call returns.
 
 use std::time::Duration;
 
 use lru::LruCache;
 use tokio::time::Instant;
 
+use super::ghosts::Ghosts;
 use crate::model::ProfileId;
 
 /// What an entry takes in memory beside its id and its value's heap buffer: the list node with key, value
-/// and times, its slot in the hash table, and the headers of the two shared allocations.
+/// and times, its slots in the hash table and in the memory of what went, and the headers of the two shared
+/// allocations.
 pub const ENTRY_OVERHEAD_BYTES: usize = 256;
 
-/// At most so many expired entries are dropped on the way of one insert.
+/// At most so many expired entries of each list are dropped on the way of one insert.
 const PURGED_PER_INSERT: usize = 2;
+/// Probation may hold one in so many of the entries, and as small a part of the bytes, before it makes room first.
+const PROBATION_SHARE: usize = 10;
+/// At most so many entries move from probation to the protected ones to find one that makes room.
+const MOVED_PER_VICTIM: usize = 64;
 
 /// Values by id, bounded in number and in cost.
 pub struct LruRegion<V> {
-    entries: LruCache<ProfileId, Entry<V>>,
-    bytes: usize,
+    probation: List<V>,
+    protected: List<V>,
+    /// What made room not long ago, and what was taken out that had been asked for again.
+    ghosts: Ghosts,
     max_bytes: usize,
     max_entries: usize,
 }
@@ -32,13 +46,21 @@ struct Entry<V> {
     bytes: usize,
     since: Instant,
     until: Instant,
+    /// Whether anybody asked for it while it was on probation.
+    used: bool,
+}
+
+/// Entries in an order, and the sum of their costs.
+struct List<V> {
+    entries: LruCache<ProfileId, Entry<V>>,
+    bytes: usize,
 }
 
 /// What a lookup found.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found<'a, V> {
+pub enum Found<V> {
     /// A value and how long it has been here.
-    Live(&'a V, Duration),
+    Live(V, Duration),
     /// A value whose time was over; it is gone now.
     Expired,
     /// Nothing.
@@ -56,33 +78,83 @@ pub struct PushedOut {
     pub expired: u64,
 }
 
-impl<V> LruRegion<V> {
+impl<V> List<V> {
+    fn new() -> Self {
+        Self { entries: LruCache::unbounded(), bytes: 0 }
+    }
+
+    fn push(&mut self, id: ProfileId, entry: Entry<V>) {
+        self.bytes += entry.bytes;
+        self.entries.push(id, entry);
+    }
+
+    fn pop(&mut self, id: &str) -> Option<Entry<V>> {
+        let entry = self.entries.pop(id)?;
+        self.bytes -= entry.bytes;
+        Some(entry)
+    }
+
+    fn pop_oldest(&mut self) -> Option<(ProfileId, Entry<V>)> {
+        let (id, entry) = self.entries.pop_lru()?;
+        self.bytes -= entry.bytes;
+        Some((id, entry))
+    }
+
+    fn oldest(&self) -> Option<&Entry<V>> {
+        self.entries.peek_lru().map(|(_, entry)| entry)
+    }
+}
+
+impl<V: Clone> LruRegion<V> {
     /// An empty region.
     pub fn new(max_bytes: usize, max_entries: usize) -> Self {
-        Self { entries: LruCache::unbounded(), bytes: 0, max_bytes, max_entries }
+        let (probation, protected) = (List::new(), List::new());
+        Self { probation, protected, ghosts: Ghosts::default(), max_bytes, max_entries }
     }
 
     /// The value of an id, which counts as used now.
-    pub fn get(&mut self, id: &str, now: Instant) -> Found<'_, V> {
-        if self.entries.peek(id).is_some_and(|entry| entry.until <= now) {
-            self.remove(id, now);
-            return Found::Expired;
+    pub fn get(&mut self, id: &str, now: Instant) -> Found<V> {
+        let entry = match self.protected.entries.get(id) {
+            Some(entry) => entry,
+            None => match self.probation.entries.peek_mut(id) {
+                Some(entry) => {
+                    entry.used = true;
+                    entry
+                }
+                None => return Found::Nothing,
+            },
+        };
+        if entry.until > now {
+            return Found::Live(entry.value.clone(), now.duration_since(entry.since));
         }
-        match self.entries.get(id) {
-            Some(entry) => Found::Live(&entry.value, now.duration_since(entry.since)),
-            None => Found::Nothing,
-        }
+        self.remove(id, now);
+        Found::Expired
     }
 
     /// The value of an id whatever its age, without counting as used.
     pub fn peek(&self, id: &str) -> Option<&V> {
-        self.entries.peek(id).map(|entry| &entry.value)
+        let entry = self.protected.entries.peek(id).or_else(|| self.probation.entries.peek(id));
+        entry.map(|entry| &entry.value)
     }
 
     /// Takes an id out. Returns whether there was a value whose time was not over.
+    ///
+    /// An id that had been asked for again is protected when it comes back: a write and the end of its time to live
+    /// do not make a hot profile a new one. (Of many that are out at a time in a small region a few are forgotten.)
     pub fn remove(&mut self, id: &str, now: Instant) -> bool {
-        let Some(entry) = self.entries.pop(id) else { return false };
-        self.bytes -= entry.bytes;
+        let (entry, earned) = match self.protected.pop(id) {
+            Some(entry) => (entry, true),
+            None => match self.probation.pop(id) {
+                Some(entry) => {
+                    let used = entry.used;
+                    (entry, used)
+                }
+                None => return false,
+            },
+        };
+        if earned {
+            self.ghosts.remember(id, self.len());
+        }
         entry.until > now
     }
 
@@ -95,141 +167,78 @@ impl<V> LruRegion<V> {
         if bytes > self.max_bytes || self.max_entries == 0 {
             return pushed_out;
         }
-        self.purge(now, &mut pushed_out);
-        while self.bytes + bytes > self.max_bytes || self.entries.len() >= self.max_entries {
-            let Some((_, victim)) = self.entries.pop_lru() else { break };
-            self.bytes -= victim.bytes;
+        // Before others that make room take its place in the memory.
+        let earned = self.ghosts.take(id.as_str());
+        pushed_out.expired = purge(&mut self.probation, now) + purge(&mut self.protected, now);
+        while self.bytes() + bytes > self.max_bytes || self.len() >= self.max_entries {
+            let Some(victim) = self.make_room() else { break };
             pushed_out.evicted += 1;
             pushed_out.evicted_age += now.duration_since(victim.since);
         }
-        self.bytes += bytes;
         // A time to live too large to add is as good as for ever; a century stands for it.
         let until = now.checked_add(ttl).unwrap_or_else(|| now + Duration::from_secs(100 * 365 * 86_400));
-        self.entries.push(id.clone(), Entry { value, bytes, since: now, until });
+        let list = if earned { &mut self.protected } else { &mut self.probation };
+        list.push(id.clone(), Entry { value, bytes, since: now, until, used: false });
         pushed_out
     }
 
-    /// Drops a few of the longest unused entries if their time is over: nobody may ever ask for them again.
-    fn purge(&mut self, now: Instant, pushed_out: &mut PushedOut) {
-        for _ in 0..PURGED_PER_INSERT {
-            match self.entries.peek_lru() {
-                Some((_, entry)) if entry.until <= now => {}
-                _ => return,
+    /// Takes out the entry whose turn it is. Few entries move on for it, however many have earned it: an insert
+    /// takes a bounded time.
+    fn make_room(&mut self) -> Option<Entry<V>> {
+        let entries = self.len();
+        for _ in 0..MOVED_PER_VICTIM {
+            if !self.probation_is_full() {
+                break;
             }
-            if let Some((_, entry)) = self.entries.pop_lru() {
-                self.bytes -= entry.bytes;
-                pushed_out.expired += 1;
+            let (id, entry) = self.probation.pop_oldest()?;
+            if !entry.used {
+                self.ghosts.remember(id.as_str(), entries);
+                return Some(entry);
             }
+            self.protected.push(id, entry);
         }
+        let (id, entry) = self.protected.pop_oldest()?;
+        self.ghosts.remember(id.as_str(), entries);
+        Some(entry)
+    }
+
+    /// Whether probation holds its share or more, in number or in bytes. It does when nothing is protected.
+    fn probation_is_full(&self) -> bool {
+        let of_entries = self.probation.entries.len().saturating_mul(PROBATION_SHARE) >= self.len();
+        of_entries || self.probation.bytes.saturating_mul(PROBATION_SHARE) >= self.bytes()
     }
 
     /// Forgets everything and gives its memory back.
     pub fn clear(&mut self) {
-        self.entries = LruCache::unbounded();
-        self.bytes = 0;
+        *self = Self::new(self.max_bytes, self.max_entries);
     }
 
     /// The number of entries.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.probation.entries.len() + self.protected.entries.len()
     }
 
     /// What all entries take, in bytes.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.probation.bytes + self.protected.bytes
     }
 
-    /// The age of the entry that is next to make room; `None` in an empty region.
+    /// The age of the entry whose turn it is to make room, unless it has earned to stay; `None` in an empty region.
     pub fn next_victim_age(&self, now: Instant) -> Option<Duration> {
-        self.entries.peek_lru().map(|(_, entry)| now.duration_since(entry.since))
+        let list = if self.probation_is_full() { &self.probation } else { &self.protected };
+        list.oldest().map(|entry| now.duration_since(entry.since))
     }
+}
+
+/// Drops a few of a list's oldest entries if their time is over: nobody may ever ask for them again. Returns how many.
+fn purge<V>(list: &mut List<V>, now: Instant) -> u64 {
+    let mut expired = 0;
+    while expired < PURGED_PER_INSERT as u64 && list.oldest().is_some_and(|entry| entry.until <= now) {
+        list.pop_oldest();
+        expired += 1;
+    }
+    expired
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TTL: Duration = Duration::from_secs(60);
-    const COST: usize = 2 + 100 + ENTRY_OVERHEAD_BYTES;
-
-    fn id(number: usize) -> ProfileId {
-        ProfileId::parse(&format!("{number:02}"), "id").unwrap()
-    }
-
-    fn insert(region: &mut LruRegion<usize>, number: usize, bytes: usize, now: Instant) -> PushedOut {
-        region.insert(&id(number), number, bytes, now, TTL)
-    }
-
-    fn held(region: &LruRegion<usize>) -> Vec<usize> {
-        (0..20).filter(|number| region.peek(id(*number).as_str()).is_some()).collect()
-    }
-
-    #[test]
-    fn the_longest_unused_makes_room_when_bytes_run_out() {
-        let mut region = LruRegion::new(3 * COST, 100);
-        let start = Instant::now();
-        (0..3).for_each(|number| assert_eq!(insert(&mut region, number, 100, start), PushedOut::default()));
-        assert_eq!(region.bytes(), 3 * COST);
-        let later = start + Duration::from_secs(2);
-        assert_eq!(region.get("00", later), Found::Live(&0, Duration::from_secs(2)));
-        let pushed_out = insert(&mut region, 3, 100, later);
-        assert_eq!(pushed_out, PushedOut { evicted: 1, evicted_age: Duration::from_secs(2), expired: 0 });
-        assert_eq!(held(&region), [0, 2, 3]);
-        assert_eq!(insert(&mut region, 4, 101, later).evicted, 2, "one byte more costs one more victim");
-        assert_eq!(region.bytes(), 2 * COST + 1);
-    }
-
-    #[test]
-    fn the_number_of_entries_is_bounded_too() {
-        let mut region = LruRegion::new(usize::MAX, 2);
-        let now = Instant::now();
-        for number in 0..9 {
-            insert(&mut region, number, 0, now);
-        }
-        assert_eq!((held(&region), region.len()), (vec![7, 8], 2));
-    }
-
-    #[test]
-    fn replacing_and_removing_keep_the_account() {
-        let mut region = LruRegion::new(10 * COST, 100);
-        let now = Instant::now();
-        insert(&mut region, 1, 500, now);
-        insert(&mut region, 1, 100, now);
-        assert_eq!((region.len(), region.bytes()), (1, COST));
-        assert!(region.remove("01", now) && !region.remove("01", now));
-        assert_eq!((region.len(), region.bytes()), (0, 0));
-        insert(&mut region, 1, 100, now);
-        region.clear();
-        assert_eq!((region.len(), region.bytes()), (0, 0));
-    }
-
-    #[test]
-    fn what_is_larger_than_the_region_is_left_out_and_pushes_nothing_out() {
-        let mut region = LruRegion::new(2 * COST, 100);
-        let now = Instant::now();
-        insert(&mut region, 1, 100, now);
-        insert(&mut region, 2, 100, now);
-        assert_eq!(insert(&mut region, 2, 10_000, now), PushedOut::default());
-        assert_eq!(held(&region), [1], "and its former value is gone");
-        let mut nothing = LruRegion::new(usize::MAX, 0);
-        insert(&mut nothing, 1, 0, now);
-        assert_eq!(nothing.len(), 0);
-    }
-
-    #[test]
-    fn an_entry_ends_with_its_time() {
-        let mut region = LruRegion::new(10 * COST, 100);
-        let start = Instant::now();
-        insert(&mut region, 1, 100, start);
-        let last = start + TTL - Duration::from_nanos(1);
-        assert!(matches!(region.get("01", last), Found::Live(1, _)));
-        assert_eq!(region.get("01", start + TTL), Found::Expired);
-        assert_eq!(region.get("01", start + TTL), Found::Nothing);
-        insert(&mut region, 2, 100, start);
-        assert!(!region.remove("02", start + TTL), "an expired entry does not count as there");
-        insert(&mut region, 3, 100, start);
-        assert_eq!(insert(&mut region, 4, 100, start + TTL).expired, 1, "inserts clear away what expired");
-        region.insert(&id(5), 5, 0, start, Duration::MAX);
-        assert!(matches!(region.get("05", start + TTL), Found::Live(5, _)));
-    }
-}
+mod tests;

@@ -33,12 +33,14 @@
 //! # Bounds
 //!
 //! Records are bounded in bytes and in number, absences in number, each shard by its share. Absences have a
-//! region of their own: ids that do not exist, however many are asked for, push out no record. Pages and counts
-//! go past the cache. The time to live is an upper bound on the stay of a record that nobody changes; it is
+//! region of their own: ids that do not exist, however many are asked for, push out no record. Ids that are
+//! asked for once, however many, push out only each other and what else is new: a record is protected from them
+//! once it has been asked for again. Pages and counts go past the cache. The time to live is an upper bound on the stay of a record that nobody changes; it is
 //! not what keeps the cache coherent.
 
 mod cached_store;
 mod figures;
+mod ghosts;
 mod hot_cache;
 mod lru_region;
 mod options;

@@ -102,7 +102,7 @@ impl Shard {
     /// A record that is here, and its age. Does not count it as a hit.
     pub fn find_record(&mut self, id: &str, now: Instant) -> Option<(Record, Duration)> {
         match self.records.get(id, now) {
-            Found::Live(record, age) => return Some((record.clone(), age)),
+            Found::Live(record, age) => return Some((record, age)),
             Found::Expired => self.tallies.expirations += 1,
             Found::Nothing => {}
         }

@@ -109,6 +109,36 @@ async fn pages_and_imports_push_out_nothing_and_leave_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_scan_of_one_off_ids_leaves_the_hot_set_in_place() {
+    let store = store(CacheOptions { max_entries: 200, ..CacheOptions::default() });
+    let hot: Vec<_> = (0..50).map(|number| format!("hot-{number}")).collect();
+    commit(&store, hot.iter().map(|key| put(key, "old")).collect()).await;
+    commit(&store, (0..10_000).map(|number| put(&format!("cold-{number}"), "x")).collect()).await;
+    for key in hot.iter().chain(&hot) {
+        store.get(&id(key)).await.unwrap();
+    }
+    let scan = async |numbers: std::ops::Range<u32>| {
+        let ids: Vec<_> = numbers.map(|number| id(format!("cold-{number}"))).collect();
+        for id in &ids[..ids.len() / 2] {
+            assert!(store.get(id).await.unwrap().is_some());
+        }
+        let rest = store.get_many(&ids[ids.len() / 2..]).await.unwrap();
+        assert!(rest.iter().all(Option::is_some));
+    };
+    scan(0..4000).await;
+    assert!(hot.iter().all(|key| is_cached(&store, key)));
+    for key in &hot {
+        commit(&store, vec![put(key, "new")]).await;
+    }
+    scan(4000..10_000).await;
+    for key in &hot {
+        assert!(is_cached(&store, key), "a write does not make {key} a newcomer");
+        assert_eq!(name(&store, key).await.as_deref(), Some("new"));
+    }
+    assert_eq!(store.figures().entries, 200);
+}
+
+#[tokio::test]
 async fn a_write_refreshes_only_what_was_in_the_cache() {
     let store = store(CacheOptions::default());
     commit(&store, vec![put("read", "old"), put("unread", "old")]).await;
