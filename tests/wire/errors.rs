@@ -228,9 +228,7 @@ async fn unknown_methods_and_services_are_unimplemented() {
 async fn what_is_not_served_yet_says_so() {
     let server = TestServer::start().await;
     let mut admin = admin_service_client::AdminServiceClient::new(server.channel());
-    for (name, status) in [("GetHotKeys", admin.get_hot_keys(GetHotKeysRequest::default()).await.err())] {
-        let status = status.unwrap();
-        assert_eq!((status.code(), reason(&status).as_str()), (Code::Unimplemented, "NOT_IMPLEMENTED"));
-        assert!(status.message().contains(name), "{}", status.message());
-    }
+    let status = admin.get_hot_keys(GetHotKeysRequest::default()).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unimplemented, "NOT_IMPLEMENTED"));
+    assert!(status.message().contains("GetHotKeys"), "{}", status.message());
 }
