@@ -365,3 +365,31 @@ fn what_was_there_before_an_import_that_sent_nothing_is_a_conflict_when_it_goes_
     let ran = server.run(&["import", &file]);
     assert_eq!((ran.code, ran.out), (3, summary(0, 0, 1)));
 }
+
+#[test]
+fn a_file_that_changes_while_it_is_imported_is_told() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    // More rejects than a pipe holds, so the import waits for their reader.
+    let file = write(dir.path(), "a.jsonl", &("nonsense\n".repeat(5000) + GOOD_JSON));
+    let pipe = named_pipe(dir.path(), "pipe");
+    let mut command = server.command(&["import", &file, "--rejects", &pipe]);
+    let process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut reader = fs::File::open(&pipe).unwrap();
+    fs::File::options().append(true).open(&file).unwrap().write_all(b"\n").unwrap();
+    std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
+    let ran: Ran = process.wait_with_output().unwrap().into();
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{ran:?}");
+    assert!(ran.err.contains("has changed while it was imported"), "{ran:?}");
+}
+
+#[test]
+fn a_file_is_imported_whose_name_is_not_utf_8() {
+    use std::os::unix::ffi::OsStrExt;
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(std::ffi::OsStr::from_bytes(b"a\xff.jsonl"));
+    fs::write(&file, GOOD_JSON).unwrap();
+    let ran: Ran = server.command(&["import"]).arg(&file).output().unwrap().into();
+    assert_eq!((ran.code, ran.out), (0, summary(2, 0, 0)));
+}

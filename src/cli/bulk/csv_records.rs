@@ -11,6 +11,8 @@ use super::csv_row::Column;
 use super::window::{Found, MAX_LINE_BYTES, TORN, Window, too_long};
 use crate::client::Profile;
 
+/// A line ends at any of them: some programs write the first one alone.
+const LINE_ENDS: &[u8] = b"\r\n";
 /// The most columns that a record is read with.
 const MAX_COLUMNS: usize = 64;
 
@@ -151,9 +153,9 @@ impl CsvRecords {
     /// Takes the first line of what is broken.
     fn take_line<R: Read>(&self, window: &mut Window<R>) -> io::Result<Vec<u8>> {
         let unread = window.unread();
-        let end = unread.iter().position(|byte| *byte == b'\n').unwrap_or(unread.len());
+        let end = unread.iter().position(|byte| LINE_ENDS.contains(byte)).unwrap_or(unread.len());
         let text = if end > MAX_LINE_BYTES { Vec::new() } else { unread[..end].trim_ascii_end().to_vec() };
-        window.skip_line()?;
+        window.skip_line(LINE_ENDS)?;
         Ok(text)
     }
 
@@ -180,9 +182,9 @@ fn names() -> String {
 }
 
 fn reason_of_length(text: &[u8]) -> String {
-    let line = text.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = text.split_inclusive(|byte| LINE_ENDS.contains(byte)).next().unwrap_or_default();
     // A line that is short enough by itself is long only by a quote that goes on over the next ones.
-    if line.ends_with(b"\n") && quotes(line) == Quotes::Open {
+    if line.last().is_some_and(|last| LINE_ENDS.contains(last)) && quotes(line) == Quotes::Open {
         return format!("has a quote that is not closed within {MAX_LINE_BYTES} bytes");
     }
     too_long()
@@ -321,5 +323,12 @@ mod tests {
                 .collect();
             assert_eq!(again, found[index + 1..]);
         }
+    }
+
+    #[test]
+    fn a_broken_line_ends_at_whichever_line_end_comes_first() {
+        let found = ids("id,email,display_name,attributes\ra,,,\r\"b\"x,,,\rc,,,\rd,\"");
+        let found: Vec<_> = found.into_iter().map(|(_, id)| id).collect();
+        assert_eq!(found, [id("a"), None, id("c"), None]);
     }
 }

@@ -59,13 +59,19 @@ struct Summary {
 }
 
 pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
-    let Prepared { batches, course, meter, in_doubt, lock: _lock } = args.prepare()?;
+    let Prepared { batches, course, meter, in_doubt, lock } = args.prepare()?;
     let options = ImportOptions { in_doubt, ..args.options() };
     let course =
         args.connection.run_bulk(async |client| args.transfer(client, options, batches, course, &meter).await);
     drop(meter);
     let course = course?;
     let Progress { written, skipped, rejected, .. } = *course.progress();
+    if let Some(file) = &lock
+        && !course.progress().binding.is_of(&file.metadata().with_context(|| args.cannot_be_read())?)
+    {
+        // The place stays, so that the same command does not begin anew as if nothing had been written.
+        bail!("{} has changed while it was imported: what was imported may be torn", args.name());
+    }
     let rejects = course.rejects().to_owned();
     // Whoever has seen no summary gives the command again, so until then it must know that there is nothing left to do.
     match args.print(&Summary { written, skipped, rejected }) {

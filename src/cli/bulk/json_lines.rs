@@ -14,7 +14,7 @@ pub fn next<R: Read>(window: &mut Window<R>) -> io::Result<Option<Found<Profile>
         let unread = window.unread();
         let end = unread[searched..].iter().position(|byte| *byte == b'\n').map(|at| searched + at);
         if end.unwrap_or(unread.len()) > MAX_LINE_BYTES {
-            window.skip_line()?;
+            window.skip_line(b"\n")?;
             return Ok(Some(Found { content: Err(too_long()), text: Vec::new(), line, end: window.place() }));
         }
         if end.is_none() {

@@ -32,7 +32,8 @@ pub struct Binding {
     pub format: Format,
     pub on_conflict: String,
     pub server: String,
-    pub rejects: PathBuf,
+    /// A path, with a replacement for what is not UTF-8.
+    pub rejects: String,
 }
 
 /// How far an import has come.
@@ -86,8 +87,13 @@ impl Binding {
             format,
             on_conflict,
             server,
-            rejects: rejects.to_owned(),
+            rejects: rejects.to_string_lossy().into_owned(),
         }
+    }
+
+    /// Whether the file is as it was.
+    pub fn is_of(&self, file: &fs::Metadata) -> bool {
+        (self.file_bytes, self.file_modified) == (file.size(), (file.mtime(), file.mtime_nsec()))
     }
 
     /// What is not as it was, in a phrase behind the name of the file.
@@ -107,7 +113,7 @@ impl Binding {
             return was("--addr", &self.server);
         }
         if self.rejects != now.rejects {
-            return was("--rejects", &self.rejects.display().to_string());
+            return was("--rejects", &self.rejects);
         }
         None
     }

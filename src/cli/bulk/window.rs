@@ -83,11 +83,11 @@ impl<R: Read> Window<R> {
         self.start += bytes;
     }
 
-    /// Leaves out everything up to the next line.
-    pub fn skip_line(&mut self) -> io::Result<()> {
+    /// Leaves out everything up to the next line, which stands behind one of these ends.
+    pub fn skip_line(&mut self, ends: &[u8]) -> io::Result<()> {
         loop {
             let unread = self.unread();
-            match unread.iter().position(|byte| *byte == b'\n') {
+            match unread.iter().position(|byte| ends.contains(byte)) {
                 Some(at) => {
                     self.consume(at + 1);
                     return Ok(());
@@ -153,7 +153,7 @@ mod tests {
         let long = vec![b'x'; 3 * MAX_LINE_BYTES];
         let text = [&long[..], b"\nnext"].concat();
         let mut window = Window::new(&text[..], Place::default());
-        window.skip_line().unwrap();
+        window.skip_line(b"\n").unwrap();
         assert_eq!((window.place().offset, window.place().lines), (long.len() as u64 + 1, 1));
         window.more().unwrap();
         assert_eq!(window.unread(), b"next");
