@@ -12,6 +12,8 @@ mod deadlines;
 mod errors;
 #[path = "wire/gzip.rs"]
 mod gzip;
+#[path = "wire/meddling.rs"]
+mod meddling;
 #[path = "wire/paging.rs"]
 mod paging;
 #[path = "wire/reads.rs"]

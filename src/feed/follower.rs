@@ -12,6 +12,12 @@ use crate::store::{Store, StoreError};
 
 /// After a failed read the watchers read for themselves, and meet the error; the follower begins anew after this.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
+/// Many watchers are woken less often, so that under load each has more to do when it is, and those to whom nothing
+/// matters leave the machine to the others: each adds so much to the pause between two wake-ups.
+const PAUSE_PER_WATCHER: Duration = Duration::from_micros(5);
+/// The longest pause, and the shortest that a timer is worth.
+const MAX_PAUSE: Duration = Duration::from_millis(20);
+const MIN_PAUSE: Duration = Duration::from_millis(1);
 
 pub async fn follow<S: Store>(shared: Arc<Shared<S>>) {
     let closing = shared.closing.clone();
@@ -39,7 +45,8 @@ async fn follow_for_watchers<S: Store>(shared: &Shared<S>) -> Result<(), StoreEr
     let (mut head, mut watchers) = (shared.store.watch_head(), shared.watchers.subscribe());
     shared.replace_tail();
     loop {
-        if *watchers.borrow_and_update() == 0 {
+        let count = *watchers.borrow_and_update();
+        if count == 0 {
             return Ok(());
         }
         head.borrow_and_update();
@@ -48,6 +55,10 @@ async fn follow_for_watchers<S: Store>(shared: &Shared<S>) -> Result<(), StoreEr
         if page.next != end {
             shared.tail.lock().push(Chunk::new(page));
             shared.tail_changed.send_replace(());
+            let pause = PAUSE_PER_WATCHER.saturating_mul(count.try_into().unwrap_or(u32::MAX)).min(MAX_PAUSE);
+            if pause >= MIN_PAUSE {
+                tokio::time::sleep(pause).await;
+            }
             continue;
         }
         tokio::select! {

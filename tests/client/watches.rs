@@ -13,10 +13,14 @@ use crate::*;
 /// The ids of the events until so many have come.
 async fn events(watch: &mut Watch, count: usize) -> Vec<String> {
     let mut ids = Vec::new();
-    while ids.len() < count {
-        let message = soon(watch.try_next()).await.unwrap().unwrap();
-        ids.extend(message.events.into_iter().map(|event| event.id));
-    }
+    // Together, because heartbeats come for ever.
+    soon(async {
+        while ids.len() < count {
+            let message = watch.try_next().await.unwrap().unwrap();
+            ids.extend(message.events.into_iter().map(|event| event.id));
+        }
+    })
+    .await;
     ids
 }
 

@@ -14,12 +14,15 @@ use tonic::Code;
 
 use crate::common::profiles::{UNBOUNDED, commit, delete, put, subtree};
 use crate::common::server::{TestServer, memory_store};
+use crate::meddling::MeddlingStore;
 use crate::watcher::{Request, Watcher, short};
 use crate::*;
 
 const IDS: usize = 1500;
 const CHANGES: usize = 10_000;
 const GROUP: usize = 8;
+/// Long enough for a machine with other things to do.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 /// The id of the last write; whoever has seen it has seen everything.
 const LAST: &str = "zz-last";
 
@@ -164,6 +167,12 @@ impl Belief {
         }
     }
 
+    /// The same, unless it takes too long: heartbeats would come for ever.
+    async fn watch_to_the_end(self, client: Client, request: Request, cut: f64, seed: u64) -> Self {
+        let watch = self.watch(client, request, cut, seed);
+        tokio::time::timeout(PATIENCE, watch).await.expect("the last write comes")
+    }
+
     /// Watches until the last write; cuts the stream now and then and goes on elsewhere, as a client does.
     async fn watch(mut self, mut client: Client, request: Request, cut: f64, seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
@@ -211,7 +220,7 @@ async fn prove<S: Store>(store: Arc<S>, seed: u64) {
     .await;
     let watches: Vec<_> = (requests.iter())
         .map(|(request, _, cut)| {
-            tokio::spawn(Belief::default().watch(server.profiles(), request.clone(), *cut, seed))
+            tokio::spawn(Belief::default().watch_to_the_end(server.profiles(), request.clone(), *cut, seed))
         })
         .collect();
     let history = writer.await.unwrap();
@@ -251,6 +260,37 @@ async fn nothing_is_missed_and_nothing_goes_back_while_a_writer_writes_to_disk()
     let dir = tempfile::tempdir().unwrap();
     let store = SledStore::open(SledOptions::new(dir.path()), Arc::new(NoObserver)).await.unwrap();
     prove(Arc::new(store), 2).await;
+}
+
+/// Every page of the snapshot is read between writes, before and behind it. When the snapshot is complete the watcher
+/// has what is stored, although the store was never still.
+#[tokio::test]
+async fn a_snapshot_of_a_store_that_is_never_still_is_complete_at_its_mark() {
+    for (seed, cut) in [(1, 0.0), (2, 0.0), (3, 0.5), (4, 0.5)] {
+        for domain in ["", "x.example"] {
+            let store = Arc::new(MeddlingStore::new(4000, seed));
+            store.meddle(4000).await;
+            let server = TestServer::sharing(store.clone(), 100).await;
+            let (mut client, mut random) = (server.profiles(), SmallRng::seed_from_u64(seed));
+            let request = Request::now().domain(domain, true).snapshot();
+            let mut watcher = request.send(&mut client).await.unwrap();
+            let (mut belief, mut responses) = (Belief::default(), 0);
+            while belief.currents == 0 {
+                belief.take(watcher.response().await);
+                responses += 1;
+                if belief.currents == 0 && random.random_bool(cut) {
+                    let next = Request::after(&watcher.token).domain(domain, true);
+                    watcher = next.send(&mut client).await.unwrap();
+                }
+            }
+            assert!(responses >= 3, "{responses} responses");
+            let scope = if domain.is_empty() { Scope::All } else { subtree(domain) };
+            let records = store.inner.list(&scope, None, UNBOUNDED).await.unwrap().records;
+            let stored: Vec<_> = records.iter().map(|record| record.decode().unwrap()).collect();
+            let stored: BTreeMap<_, _> = stored.into_iter().map(|profile| (profile.id.clone(), profile)).collect();
+            assert!(belief.profiles == stored, "seed {seed}, {domain:?}: the snapshot is complete");
+        }
+    }
 }
 
 #[tokio::test]
