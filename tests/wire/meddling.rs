@@ -116,8 +116,8 @@ impl Store for MeddlingStore {
         self.inner.watch_state()
     }
 
-    async fn verify(&self) -> Result<VerifyReport, StoreError> {
-        self.inner.verify().await
+    async fn verify_with(&self, progress: VerifyProgress) -> Result<VerifyReport, StoreError> {
+        self.inner.verify_with(progress).await
     }
 
     async fn close(&self) -> Result<(), StoreError> {
