@@ -47,7 +47,7 @@ impl Default for StoreSettings {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::from("profilestore-data"),
-            sled_cache_bytes: 256 * MIB,
+            sled_cache_bytes: 192 * MIB,
             queued_commits: 4096,
             queued_bytes: 64 * MIB as usize,
             running_scans: 4,

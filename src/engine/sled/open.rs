@@ -78,7 +78,7 @@ impl SledOptions {
             path: path.into(),
             canonicalization: Canonicalization::default(),
             rules: EngineRules::default(),
-            sled_cache_bytes: 256 * 1024 * 1024,
+            sled_cache_bytes: 192 * 1024 * 1024,
             queue: QueueBounds { commits: 4096, bytes: 64 * 1024 * 1024 },
             running_scans: 4,
             waiting_scans: 1024,
