@@ -8,13 +8,17 @@ mod checks;
 #[path = "backup/repairs.rs"]
 mod repairs;
 
+#[path = "common/files.rs"]
+mod files;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use files::{copy_dir, with_ending};
 use profilestore::engine::EngineRules;
 use profilestore::engine::commit_log::Retention;
 use profilestore::engine::sled::{OpenError, SledOptions, SledStore, SnapshotPolicy};
@@ -100,27 +104,6 @@ async fn back_up(store: &SledStore, file: &Path) -> u64 {
     assert_eq!(bytes.len() as u64, backup.bytes);
     fs::write(file, bytes).unwrap();
     backup.sequence
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
-/// The paths in a directory with this ending, in order.
-fn with_ending(dir: &Path, ending: &str) -> Vec<PathBuf> {
-    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths: Vec<_> = paths.filter(|path| path.to_string_lossy().ends_with(ending)).collect();
-    paths.sort();
-    paths
 }
 
 fn flip(file: &Path, at: usize) {

@@ -28,6 +28,7 @@ use profilestore::engine::sled::{OpenError, SledOptions, SledStore};
 use profilestore::engine::{Disk, Point};
 use profilestore::store::{Commit, NoObserver, Outcomes, RequestId, RequestMark, Scope, Store, StoreError};
 
+use common::files::copy_dir;
 use common::profiles::*;
 
 /// What happens when the turn of a point has come.
@@ -194,17 +195,4 @@ async fn contents(store: &SledStore) -> Contents {
     assert_eq!(store.count(&Scope::All).await.unwrap(), page.records.len() as u64);
     let profiles = page.records.iter().map(profile);
     profiles.map(|profile| (profile.id, profile.display_name)).collect()
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }

@@ -1,10 +1,14 @@
 //! What a store finds after it was stopped in any way, and what it refuses to open.
 
+#[path = "common/files.rs"]
+mod files;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use files::copy_dir;
 use profilestore::engine::EngineRules;
 use profilestore::engine::sled::{DataDirError, OpenError, SledOptions, SledStore};
 use profilestore::model::{Canonicalization, Draft, Email, Outcome, Precondition, Profile, ProfileId, Write};
@@ -45,20 +49,6 @@ async fn names(store: &SledStore) -> Vec<String> {
     let page = store.list(&Scope::All, None, ALL).await.unwrap();
     assert_eq!(store.count(&Scope::All).await.unwrap(), page.records.len() as u64);
     page.records.iter().map(|record| record.decode().unwrap().display_name).collect()
-}
-
-/// Copies a directory as it is at this moment, as a kill would leave it.
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// A store with three profiles, one commit each, copied while it is open and before sled was flushed.

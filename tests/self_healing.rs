@@ -10,6 +10,9 @@ mod snapshots;
 #[path = "self_healing/trimming.rs"]
 mod trimming;
 
+#[path = "common/files.rs"]
+mod files;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
+use files::{copy_dir, with_ending};
 use profilestore::engine::EngineRules;
 use profilestore::engine::commit_log::Retention;
 use profilestore::engine::sled::{OpenError, SledOptions, SledStore, SnapshotPolicy};
@@ -101,27 +105,6 @@ async fn contents(store: &SledStore) -> BTreeMap<String, Record> {
     assert_eq!(store.verify().await.unwrap().problems, []);
     let page = store.list(&Scope::All, None, PAGE).await.unwrap();
     page.records.into_iter().map(|record| (record.decode().unwrap().id, record)).collect()
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
-/// The paths in a directory with this ending, in order.
-fn with_ending(dir: &Path, ending: &str) -> Vec<PathBuf> {
-    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths: Vec<_> = paths.filter(|path| path.to_string_lossy().ends_with(ending)).collect();
-    paths.sort();
-    paths
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {

@@ -1,6 +1,5 @@
 //! A disk that fails sled's own syncs. A process of its own: the hook is the whole process's.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,24 +8,12 @@ use profilestore::store::{NoObserver, Store, StoreError, StoreState};
 
 mod common;
 
+use common::files::copy_dir;
 use common::profiles::*;
 use common::soon;
 
 async fn open(dir: &Path) -> SledStore {
     SledStore::open(SledOptions::new(dir), Arc::new(NoObserver)).await.unwrap()
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

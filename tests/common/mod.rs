@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+pub mod files;
 pub mod gated;
 pub mod profiles;
 pub mod server;
