@@ -9,10 +9,10 @@ use axum::Router;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{self, Admin};
-use super::metrics::{self, Metrics};
+use super::metrics::{self, Metrics, Sources};
 use super::open_files;
 use super::sample;
-use super::serving::{self, ServingLimits};
+use super::serving::{self, ServingFigures, ServingLimits};
 use super::settings::Settings;
 use super::stack::{self, ServerStore};
 use crate::engine::sled::OpenError;
@@ -62,6 +62,7 @@ pub struct Server {
     grpc_address: SocketAddr,
     admin: Admin,
     limits: ServingLimits,
+    figures: Arc<ServingFigures>,
     drain_delay: Duration,
     /// No more calls are wanted.
     unready: CancellationToken,
@@ -86,15 +87,24 @@ impl Server {
         let unready = CancellationToken::new();
         let feed = Arc::new(Feed::start(store.clone(), settings.limits.watchers));
         let (cache, canonicalization) = (store.cache().clone(), settings.email.canonicalization());
-        let services = rpc::services_with_feed(store.clone(), feed, Some(cache), canonicalization)
+        let services = rpc::services_with_feed(store.clone(), feed.clone(), Some(cache), canonicalization)
             .await
             .map_err(|error| ServeError::Start(error.to_string()))?
             .with_request_bytes_in_flight(settings.limits.request_bytes_in_flight);
+        let figures = Arc::<ServingFigures>::default();
         let (mut observer, mut routes) = (Observer::new(), Router::new());
         if settings.observe.metrics {
             let calls = Calls::new();
             observer = observer.with_calls(calls.clone());
-            routes = routes.merge(metrics::routes(Metrics::new(calls)));
+            routes = routes.merge(metrics::routes(Metrics::new(Sources {
+                calls,
+                services: services.clone(),
+                store: store.clone(),
+                feed,
+                serving: figures.clone(),
+                main: tokio::runtime::Handle::current().metrics(),
+                limits: settings.limits.clone(),
+            })));
         }
         let services = services.with_observer(Arc::new(observer));
         Ok(Self {
@@ -104,6 +114,7 @@ impl Server {
             services,
             grpc,
             limits: settings.serving_limits(),
+            figures,
             drain_delay: settings.server.drain_delay,
             unready,
         })
@@ -129,8 +140,9 @@ impl Server {
         let mut state = self.store.watch_state();
         let draining = CancellationToken::new();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut serving =
-            tokio::spawn(serving::serve(self.grpc, self.services.stack(), threads, self.limits, draining.clone()));
+        let stack = self.services.stack();
+        let serving = serving::serve_counted(self.grpc, stack, threads, self.limits, self.figures, draining.clone());
+        let mut serving = tokio::spawn(serving);
         let failed = tokio::select! {
             () = shutdown => None,
             changed = state.wait_for(|state| matches!(state, StoreState::Failed { .. })) => match changed.as_deref() {
