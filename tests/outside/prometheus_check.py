@@ -206,6 +206,8 @@ def rule_texts() -> Iterator[str]:
 def check_names(checks: Checks, server: Server, prometheus: Prometheus) -> None:
     """Everything that rules and dashboard name is there, and each query of the dashboard has an answer."""
     checks.section("names and queries")
+    rate = "profilestore:call_errors:ratio_rate1h"
+    checks.that(eventually(lambda: prometheus.value(rate) is not None), "there are rates after two scrapes")
     recorded = {rule["name"] for rule in prometheus.rules() if rule["type"] == "recording"}
     known = exported(page_of(server)) | recorded | {"up"}
     if PUBLISHER.exists():
