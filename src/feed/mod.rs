@@ -3,9 +3,10 @@
 //!
 //! Everything that a watcher is sent comes from [`Store::changes_after`], in one way for all: near the head from the
 //! tail, a bounded run of the latest changes that one task reads for all watchers, and further back by reads of its
-//! own. A watcher asks when it can send, so a slow one waits for nobody and nobody waits for it.
+//! own. A watcher asks when it can send, so a slow one waits for nobody and nobody waits for it. It is woken by changes of
+//! its domain only.
 //!
-//! In reading order: [`Filter`] and [`Place`], `event` (an event is encoded once for all), `tail` and `follower`,
+//! In reading order: [`Filter`] and [`Place`], `event` (an event is encoded once for all), `tail`, `topics` and `follower`,
 //! [`Subscription`] and `snapshot`.
 //!
 //! Invariants: a watcher's place moves on only when what lies before it was given to it or does not concern it;
@@ -18,6 +19,7 @@ mod place;
 mod snapshot;
 mod subscription;
 mod tail;
+mod topics;
 
 use std::sync::Arc;
 
@@ -30,6 +32,7 @@ pub use place::Place;
 pub use subscription::{Batch, Step, Subscription};
 
 use self::tail::Tail;
+use self::topics::Topics;
 use crate::model::CommitTime;
 use crate::store::{ChangeBounds, Position, Store, StoreError};
 
@@ -77,8 +80,8 @@ struct Shared<S> {
     store: Arc<S>,
     /// Guards the latest changes; held for a look-up or an addition only.
     tail: Mutex<Tail>,
-    /// Wakes the watchers when the tail has changed.
-    tail_changed: watch::Sender<()>,
+    /// Wakes the watchers when the tail has something for them.
+    topics: Arc<Topics>,
     /// The number of watchers.
     watchers: watch::Sender<usize>,
     max_watchers: usize,
@@ -100,7 +103,7 @@ impl<S: Store> Feed<S> {
         let shared = Arc::new(Shared {
             store,
             tail: Mutex::new(Tail::new(head)),
-            tail_changed: watch::Sender::new(()),
+            topics: Arc::default(),
             watchers: watch::Sender::new(0),
             max_watchers,
             closing: closing.clone(),
