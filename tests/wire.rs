@@ -28,6 +28,8 @@ mod streams;
 mod watch;
 #[path = "wire/watch_ends.rs"]
 mod watch_ends;
+#[path = "wire/watch_many.rs"]
+mod watch_many;
 #[path = "wire/watch_snapshot.rs"]
 mod watch_snapshot;
 #[path = "wire/watcher.rs"]

@@ -69,12 +69,13 @@ pub async fn measure(bench: &Bench) {
 async fn round(bench: &Bench, count: usize, domains: usize, figures: &mut Figures) {
     let watchers = (count > 0).then(|| Watchers::start(&bench.address, count, domains));
     let (cpu, started) = (cpu_seconds(), Instant::now());
-    let (mut ticks, mut writes, mut number) = (tokio::time::interval(TICK), JoinSet::new(), 0);
+    let (mut ticks, mut writes) = (tokio::time::interval(TICK), JoinSet::new());
+    // A put that changes nothing makes no event, so no two are alike.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
     while started.elapsed() < ROUND_TIME {
         ticks.tick().await;
         for _ in 0..PACE * TICK.as_millis() as u64 / 1000 {
-            let (store, write) = (bench.store.clone(), put(number));
-            number += 1;
+            let (store, write) = (bench.store.clone(), put(NUMBER.fetch_add(1, Ordering::Relaxed)));
             writes.spawn(async move {
                 let began = Instant::now();
                 store.commit(Commit::each(vec![write])).await.expect("commits");
@@ -149,8 +150,13 @@ pub async fn watch(mut arguments: impl Iterator<Item = String>) {
         let mut stream = client.watch_profiles(request).await.expect("watches").into_inner();
         let seen = seen.clone();
         tasks.spawn(async move {
-            while let Ok(Some(response)) = stream.message().await {
-                seen.fetch_add(response.events.len() as u64, Ordering::Relaxed);
+            loop {
+                match stream.message().await {
+                    Ok(Some(response)) => _ = seen.fetch_add(response.events.len() as u64, Ordering::Relaxed),
+                    // The bench's server went away.
+                    Ok(None) => return,
+                    Err(status) => panic!("a watch ended: {status}"),
+                }
             }
         });
     }
