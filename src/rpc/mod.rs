@@ -2,18 +2,21 @@
 //!
 //! [`profile_service`] answers callers (`reads`, `writes`, `import`, `export`, `watch`, with `request`, `checked_write`
 //! and `page_token` for what they share), [`admin_service`] operators. [`error`] is the one place where a failure becomes a status.
-//! [`deadline`] ends every call at its caller's deadline; `fast_lane` (with `lane_request` and `lane_body`) answers
-//! hot reads past all of that. [`in_flight`] bounds the bytes of all requests. [`services`] puts all of it together, with health
+//! [`deadline`] ends every call at its caller's deadline; `fast_lane` answers hot reads past all of that, and `call_lane` makes
+//! single writes and queries past tonic's router (with `first_piece`, `lane_request` and `lane_body` for what they share). [`in_flight`] bounds the bytes of all requests, `held_answers` those of all answers. [`services`] puts all of it together, with health
 //! and reflection beside it; how it is served is the server's business.
 
 pub mod admin_service;
 mod backup;
+mod call_lane;
 mod checked_write;
 pub mod codec;
 pub mod deadline;
 pub mod error;
 mod export;
 mod fast_lane;
+mod first_piece;
+mod held_answers;
 mod import;
 pub mod in_flight;
 mod lane_body;
@@ -44,8 +47,11 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::Layer;
 
 use self::admin_service::AdminHandler;
+use self::call_lane::{CallLane, Calls, HandlerCalls};
 use self::deadline::{Deadline, DeadlineLayer};
 use self::fast_lane::FastLane;
+pub use self::held_answers::ANSWER_BYTES_HELD;
+use self::held_answers::{HeldAnswers, Holding};
 pub use self::in_flight::REQUEST_BYTES_IN_FLIGHT;
 use self::in_flight::{Charged, InFlight};
 use self::profile_service::ProfileHandler;
@@ -64,9 +70,11 @@ const HEALTH_NAMES: [&str; 3] = ["", profile_service_server::SERVICE_NAME, admin
 #[derive(Clone)]
 pub struct Services {
     routes: Routes,
+    calls: Arc<dyn Calls>,
     health: HealthReporter,
     cache: Option<Arc<HotCache>>,
     in_flight: Arc<InFlight>,
+    held: Arc<HeldAnswers>,
     /// Ends the watches.
     watches_end: CancellationToken,
 }
@@ -90,7 +98,9 @@ pub async fn services_with_feed<S: Store>(
     settings: Canonicalization,
 ) -> Result<Services, tonic_reflection::server::Error> {
     let watches_end = feed.closing().clone();
-    let profiles = ProfileServiceServer::new(ProfileHandler::new(store.clone(), feed.clone(), settings))
+    let handler = Arc::new(ProfileHandler::new(store.clone(), feed.clone(), settings));
+    let calls = Arc::new(HandlerCalls::new(handler.clone(), cache.clone()));
+    let profiles = ProfileServiceServer::from_arc(handler)
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let admin = AdminServiceServer::new(AdminHandler::new(store, feed, cache.clone()))
@@ -104,7 +114,8 @@ pub async fn services_with_feed<S: Store>(
         .add_service(reflection().build_v1alpha()?)
         .prepare();
     let in_flight = InFlight::new(REQUEST_BYTES_IN_FLIGHT);
-    let services = Services { routes, health, cache, in_flight, watches_end };
+    let held = HeldAnswers::new(ANSWER_BYTES_HELD);
+    let services = Services { routes, calls, health, cache, in_flight, held, watches_end };
     services.set_health(ServingStatus::Serving).await;
     Ok(services)
 }
@@ -115,12 +126,19 @@ impl Services {
         Self { in_flight: InFlight::new(limit), ..self }
     }
 
-    /// The services with their deadlines and bounds and the fast lane, as one service to serve.
-    pub fn stack(&self) -> FastLane<Charged<Deadline<Routes>>> {
-        FastLane::new(self.generated(), self.cache.clone())
+    /// The same services with another bound on the bytes of all answers that are held.
+    pub fn with_answer_bytes_held(self, limit: usize) -> Self {
+        Self { held: HeldAnswers::new(limit), ..self }
     }
 
-    /// The same without the fast lane.
+    /// The services with their deadlines and bounds and both lanes, as one service to serve.
+    pub fn stack(&self) -> Holding<FastLane<Charged<Deadline<CallLane<Routes>>>>> {
+        let lane = CallLane::new(self.routes.clone(), self.calls.clone());
+        let charged = Charged::new(DeadlineLayer.layer(lane), self.in_flight.clone());
+        Holding::new(FastLane::new(charged, self.cache.clone()), self.held.clone())
+    }
+
+    /// The same without the lanes.
     pub fn generated(&self) -> Charged<Deadline<Routes>> {
         Charged::new(DeadlineLayer.layer(self.routes.clone()), self.in_flight.clone())
     }
@@ -128,6 +146,11 @@ impl Services {
     /// The bytes of the requests that are in flight now.
     pub fn request_bytes_in_flight(&self) -> usize {
         self.in_flight.bytes()
+    }
+
+    /// The bytes of the answers that are held now.
+    pub fn answer_bytes_held(&self) -> usize {
+        self.held.bytes()
     }
 
     /// Reports to health checks that no more calls are wanted here.

@@ -204,10 +204,8 @@ mod tests {
     }
 
     fn waiting_callers(count: usize) -> (Vec<Answering>, Vec<Caller>) {
-        let (to, mut callers): (Vec<_>, Vec<_>) = (0..count)
-            .map(|_| slot())
-            .map(|(to, awaited)| (to, Caller { woken: Arc::default(), awaited }))
-            .unzip();
+        let (to, mut callers): (Vec<_>, Vec<_>) =
+            (0..count).map(|_| slot()).map(|(to, awaited)| (to, Caller { woken: Arc::default(), awaited })).unzip();
         callers.iter_mut().for_each(|caller| assert!(caller.poll().is_pending()));
         (to, callers)
     }
