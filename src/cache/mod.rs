@@ -35,7 +35,8 @@
 //! Records are bounded in bytes and in number, absences in number, each shard by its share. Absences have a
 //! region of their own: ids that do not exist, however many are asked for, push out no record. Ids that are
 //! asked for once, however many, push out only each other and what else is new: a record is protected from them
-//! once it has been asked for again. Pages and counts go past the cache. The time to live is an upper bound on the stay of a record that nobody changes; it is
+//! once it has been asked for again. Pages and counts go past the records; answers to queries by domain have a cache of
+//! their own with its own rules ([`PageCache`]). The time to live is an upper bound on the stay of a record that nobody changes; it is
 //! not what keeps the cache coherent.
 
 mod cached_store;
@@ -44,6 +45,7 @@ mod ghosts;
 mod hot_cache;
 mod lru_region;
 mod options;
+mod page_cache;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -52,3 +54,4 @@ pub use cached_store::{CachedStore, JOIN_PATIENCE};
 pub use figures::CacheFigures;
 pub use hot_cache::{HotCache, Lookup};
 pub use options::CacheOptions;
+pub use page_cache::{PageCache, Ticket};

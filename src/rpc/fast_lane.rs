@@ -1,7 +1,8 @@
 //! The fast lane: answers the hottest calls from the cache, past the generated services.
 //!
-//! A `GetProfile` without a mask whose profile is in the cache, and a `BatchGetProfiles` without a mask whose
-//! profiles all are, are answered with the cached bytes as they are. Everything else (a miss, an absent
+//! A `GetProfile` without a mask whose profile is in the cache, a `BatchGetProfiles` without a mask whose
+//! profiles all are, and a `QueryProfilesByDomain` whose page is, are answered with the cached bytes as they are.
+//! Everything else (a miss, an absent
 //! profile, a mask, a bad id, a compressed or split or malformed message, a deadline that is over) goes to the
 //! services behind, together with what was read of its body.
 //!
@@ -14,20 +15,21 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, Request, Response, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
 use super::deadline::timeout_of;
-use super::lane_body::{LaneBody, Message, ReplayBody};
+use super::first_piece::{CONTENT_TYPE, FirstPiece, ReplayBody, is_plain};
+use super::lane_body::{LaneBody, Message};
 use super::lane_request;
 use crate::cache::{HotCache, Lookup};
 
 const GET_PROFILE: &str = "/profilestore.v1.ProfileService/GetProfile";
 const BATCH_GET_PROFILES: &str = "/profilestore.v1.ProfileService/BatchGetProfiles";
-const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
+const QUERY_PROFILES_BY_DOMAIN: &str = "/profilestore.v1.ProfileService/QueryProfilesByDomain";
 /// A call with less time left than this is not answered here: whether its time is over must be asked of the clock.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(5);
 
@@ -49,6 +51,7 @@ struct Lane<S> {
 enum Call {
     Get,
     BatchGet,
+    Query,
 }
 
 impl<S> FastLane<S> {
@@ -68,7 +71,7 @@ impl<S, B, R> Service<Request<B>> for FastLane<S>
 where
     S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
     B: Body<Data = Bytes> + Unpin,
-    R: Body<Data = Bytes>,
+    R: Body<Data: Into<Message>>,
 {
     type Response = Response<LaneBody<R>>;
     type Error = S::Error;
@@ -81,7 +84,9 @@ where
 
     fn call(&mut self, request: Request<B>) -> LaneFuture<S, B> {
         let state = match (&self.lane.cache, eligible(&request)) {
-            (Some(_), Some(call)) => State::Reading { call, lane: self.lane.clone(), request: Some(request) },
+            (Some(_), Some(call)) => {
+                State::Reading { call, lane: self.lane.clone(), request: Some(request.map(FirstPiece::new)) }
+            }
             _ => State::Inner { answer: self.lane.inner.clone().oneshot(request.map(ReplayBody::untouched)) },
         };
         LaneFuture { state }
@@ -93,17 +98,14 @@ fn eligible<B>(request: &Request<B>) -> Option<Call> {
     let call = match request.uri().path() {
         GET_PROFILE => Call::Get,
         BATCH_GET_PROFILES => Call::BatchGet,
+        QUERY_PROFILES_BY_DOMAIN => Call::Query,
         _ => return None,
     };
-    let headers = request.headers();
-    let plain = request.method() == Method::POST
-        && headers.get(header::CONTENT_TYPE) == Some(&CONTENT_TYPE)
-        && !headers.contains_key("grpc-encoding");
-    let in_time = match timeout_of(headers) {
+    let in_time = match timeout_of(request.headers()) {
         Ok(timeout) => timeout.is_none_or(|timeout| timeout >= SHORTEST_TIMEOUT),
         Err(_) => false,
     };
-    (plain && in_time).then_some(call)
+    (in_time && is_plain(request)).then_some(call)
 }
 
 pin_project! {
@@ -125,7 +127,7 @@ pin_project! {
         S: Service<Request<ReplayBody<B>>>,
         B: Body,
     {
-        Reading { call: Call, lane: Arc<Lane<S>>, request: Option<Request<B>> },
+        Reading { call: Call, lane: Arc<Lane<S>>, request: Option<Request<FirstPiece<B>>> },
         Inner {
             #[pin]
             answer: Oneshot<S, Request<ReplayBody<B>>>,
@@ -137,7 +139,7 @@ impl<S, B, R> Future for LaneFuture<S, B>
 where
     S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
     B: Body<Data = Bytes> + Unpin,
-    R: Body<Data = Bytes>,
+    R: Body<Data: Into<Message>>,
 {
     type Output = Result<Response<LaneBody<R>>, S::Error>;
 
@@ -150,24 +152,23 @@ where
                 }
                 StateProjection::Reading { call, lane, request } => {
                     let Some(mut taken) = request.take() else { return Poll::Pending };
-                    let read = match Pin::new(taken.body_mut()).poll_frame(cx) {
+                    let is_single = match taken.body_mut().poll_single(cx) {
                         // A deadline runs only in the service behind, so it is there that the wait is bounded.
                         Poll::Pending if !taken.headers().contains_key("grpc-timeout") => {
                             *request = Some(taken);
                             return Poll::Pending;
                         }
-                        Poll::Pending => None,
-                        Poll::Ready(frame) => Some(frame),
+                        Poll::Pending => false,
+                        Poll::Ready(is_single) => is_single,
                     };
-                    if let Some(Some(Ok(frame))) = &read
-                        && let Some(data) = frame.data_ref()
-                        && taken.body().is_end_stream()
+                    if is_single
+                        && let Some(data) = taken.body().data()
                         && let Some(cache) = &lane.cache
                         && let Some(message) = answer(*call, cache, data)
                     {
                         return Poll::Ready(Ok(respond(message, data.len())));
                     }
-                    lane.inner.clone().oneshot(taken.map(|body| ReplayBody::after(body, read)))
+                    lane.inner.clone().oneshot(taken.map(FirstPiece::replay))
                 }
             };
             state.set(State::Inner { answer: next });
@@ -180,14 +181,16 @@ fn answer(call: Call, cache: &HotCache, body: &[u8]) -> Option<Message> {
     let message = lane_request::message(body)?;
     match call {
         Call::Get => match cache.lookup(lane_request::id(message)?) {
-            Lookup::Hit(record) => Message::profile(record.profile()),
+            Lookup::Hit(record) => Message::encoded(record.profile()),
             Lookup::Absent | Lookup::Miss => None,
         },
-        Call::BatchGet => Message::profiles(&cache.lookup_all(&lane_request::distinct_ids(message)?)?),
+        Call::BatchGet => Message::profiles(&cache.lookup_all(&lane_request::ids(message)?)?),
+        Call::Query => Message::encoded(cache.pages().get(message)?),
     }
 }
 
-fn respond<R>(message: Message, answered: usize) -> Response<LaneBody<R>> {
+/// The answer with one message, to a request of so many bytes.
+pub(super) fn respond<R>(message: Message, answered: usize) -> Response<LaneBody<R>> {
     let mut response = Response::new(LaneBody::answer(message, answered));
     let mut headers = HeaderMap::with_capacity(2);
     headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);

@@ -2,12 +2,15 @@
 //!
 //! [`profile_service`] answers callers (`reads`, `writes`, `import`, `export`, `watch`, with `request`, `checked_write`
 //! and `page_token` for what they share), [`admin_service`] operators. [`error`] is the one place where a failure becomes a status.
-//! [`deadline`] ends every call at its caller's deadline; `fast_lane` (with `lane_request` and `lane_body`) answers
-//! hot reads past all of that; `observed` and `call_notes` tell an observer what became of each call. [`in_flight`] bounds the bytes of all requests. [`services`] puts all of it together, with health
+//! [`deadline`] ends every call at its caller's deadline; `fast_lane` answers hot reads past all of that, and `call_lane` makes
+//! single writes and queries past tonic's router (with `first_piece`, `lane_request` and `lane_body` for what they share).
+//! `observed` and `call_notes` tell an observer what became of each call. [`in_flight`] bounds the bytes of all requests,
+//! `held_answers` those of all answers. [`services`] puts all of it together, with health
 //! and reflection beside it; how it is served is the server's business.
 
 pub mod admin_service;
 mod backup;
+mod call_lane;
 mod call_notes;
 mod checked_write;
 pub mod codec;
@@ -15,6 +18,8 @@ pub mod deadline;
 pub mod error;
 mod export;
 mod fast_lane;
+mod first_piece;
+mod held_answers;
 mod import;
 pub mod in_flight;
 mod lane_body;
@@ -46,9 +51,12 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::Layer;
 
 use self::admin_service::AdminHandler;
+use self::call_lane::{CallLane, Calls, HandlerCalls};
 use self::call_notes::Noted;
 use self::deadline::{Deadline, DeadlineLayer};
 use self::fast_lane::FastLane;
+pub use self::held_answers::ANSWER_BYTES_HELD;
+use self::held_answers::{HeldAnswers, Holding};
 pub use self::in_flight::REQUEST_BYTES_IN_FLIGHT;
 use self::in_flight::{Charged, InFlight};
 use self::observed::Observed;
@@ -69,10 +77,12 @@ const HEALTH_NAMES: [&str; 3] = ["", profile_service_server::SERVICE_NAME, admin
 #[derive(Clone)]
 pub struct Services {
     routes: Routes,
+    calls: Arc<dyn Calls>,
     health: HealthReporter,
     cache: Option<Arc<HotCache>>,
     in_flight: Arc<InFlight>,
     observer: Arc<Observer>,
+    held: Arc<HeldAnswers>,
     /// Ends the watches.
     watches_end: CancellationToken,
 }
@@ -96,7 +106,9 @@ pub async fn services_with_feed<S: Store>(
     settings: Canonicalization,
 ) -> Result<Services, tonic_reflection::server::Error> {
     let watches_end = feed.closing().clone();
-    let profiles = ProfileServiceServer::new(ProfileHandler::new(store.clone(), feed.clone(), settings))
+    let handler = Arc::new(ProfileHandler::new(store.clone(), feed.clone(), settings));
+    let calls = Arc::new(HandlerCalls::new(handler.clone(), cache.clone()));
+    let profiles = ProfileServiceServer::from_arc(handler)
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let admin = AdminServiceServer::new(AdminHandler::new(store, feed, cache.clone()))
@@ -110,8 +122,9 @@ pub async fn services_with_feed<S: Store>(
         .add_service(reflection().build_v1alpha()?)
         .prepare();
     let in_flight = InFlight::new(REQUEST_BYTES_IN_FLIGHT);
+    let held = HeldAnswers::new(ANSWER_BYTES_HELD);
     let observer = Arc::default();
-    let services = Services { routes, health, cache, in_flight, observer, watches_end };
+    let services = Services { routes, calls, health, cache, in_flight, held, observer, watches_end };
     services.set_health(ServingStatus::Serving).await;
     Ok(services)
 }
@@ -122,18 +135,26 @@ impl Services {
         Self { in_flight: InFlight::new(limit), ..self }
     }
 
+    /// The same services with another bound on the bytes of all answers that are held.
+    pub fn with_answer_bytes_held(self, limit: usize) -> Self {
+        Self { held: HeldAnswers::new(limit), ..self }
+    }
+
     /// The same services, with an observer who is told about their calls.
     pub fn with_observer(self, observer: Arc<Observer>) -> Self {
         Self { observer, ..self }
     }
 
-    /// The services with their deadlines and bounds, the fast lane and their observer, as one service to serve.
-    pub fn stack(&self) -> Observed<FastLane<Noted<Charged<Deadline<Routes>>>>> {
-        let noted = Noted::new(self.generated(), self.observer.clone());
-        Observed::new(FastLane::new(noted, self.cache.clone()), self.observer.clone())
+    /// The services with their deadlines and bounds, both lanes and their observer, as one service to serve.
+    pub fn stack(&self) -> Observed<Holding<FastLane<Noted<Charged<Deadline<CallLane<Routes>>>>>>> {
+        let lane = CallLane::new(self.routes.clone(), self.calls.clone());
+        let charged = Charged::new(DeadlineLayer.layer(lane), self.in_flight.clone());
+        let noted = Noted::new(charged, self.observer.clone());
+        let holding = Holding::new(FastLane::new(noted, self.cache.clone()), self.held.clone());
+        Observed::new(holding, self.observer.clone())
     }
 
-    /// The same without the fast lane, and unobserved.
+    /// The same without the lanes, and unobserved.
     pub fn generated(&self) -> Charged<Deadline<Routes>> {
         Charged::new(DeadlineLayer.layer(self.routes.clone()), self.in_flight.clone())
     }
@@ -141,6 +162,11 @@ impl Services {
     /// The bytes of the requests that are in flight now.
     pub fn request_bytes_in_flight(&self) -> usize {
         self.in_flight.bytes()
+    }
+
+    /// The bytes of the answers that are held now.
+    pub fn answer_bytes_held(&self) -> usize {
+        self.held.bytes()
     }
 
     /// Reports to health checks that no more calls are wanted here.

@@ -12,14 +12,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::Buf;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::call_notes::{CallNotes, NotedBody};
-use super::lane_body::{LaneBody, Message};
+use super::held_answers::HeldBody;
+use super::lane_body::Message;
 use super::message_ends::MessageEnds;
 use crate::observe::{Code, EndedCall, Method, Observer, Traffic};
 use crate::store::AnswerSource;
@@ -48,8 +49,8 @@ impl<S: Clone> Clone for Observed<S> {
 
 impl<S, B, R> Service<Request<B>> for Observed<S>
 where
-    S: Service<Request<B>, Response = Response<LaneBody<NotedBody<R>>>>,
-    R: Body<Data = Bytes>,
+    S: Service<Request<B>, Response = Response<HeldBody<NotedBody<R>>>>,
+    R: Body<Data: Into<Message>, Error: Unpin> + Unpin,
 {
     type Response = Response<ObservedBody<R>>;
     type Error = S::Error;
@@ -145,8 +146,8 @@ pin_project! {
 
 impl<F, R, E> Future for ObservedFuture<F>
 where
-    F: Future<Output = Result<Response<LaneBody<NotedBody<R>>>, E>>,
-    R: Body<Data = Bytes>,
+    F: Future<Output = Result<Response<HeldBody<NotedBody<R>>>, E>>,
+    R: Body<Data: Into<Message>, Error: Unpin> + Unpin,
 {
     type Output = Result<Response<ObservedBody<R>>, E>;
 
@@ -166,7 +167,7 @@ where
             running.end_in_the_lane(received, sent);
             return Poll::Ready(Ok(response.map(ObservedBody::unobserved)));
         }
-        running.notes = response.body().inner().map(|body| body.notes().clone());
+        running.notes = response.body().from_behind().map(|body| body.notes().clone());
         match code_in(response.headers()) {
             // The head is all of the answer.
             Some(code) => running.end(code),
@@ -180,18 +181,23 @@ where
 
 pin_project! {
     /// The body of an answer, watched to its end.
-    pub struct ObservedBody<R> {
+    pub struct ObservedBody<R: Body> {
         #[pin]
-        body: LaneBody<NotedBody<R>>,
+        body: HeldBody<NotedBody<R>>,
         // `None` when the call has ended.
         running: Option<Running>,
         ends: MessageEnds,
     }
 }
 
-impl<R> ObservedBody<R> {
-    fn unobserved(body: LaneBody<NotedBody<R>>) -> Self {
+impl<R: Body> ObservedBody<R> {
+    fn unobserved(body: HeldBody<NotedBody<R>>) -> Self {
         Self { body, running: None, ends: MessageEnds::default() }
+    }
+
+    /// What the service behind the fast lane answered.
+    pub fn from_behind(&self) -> Option<&R> {
+        self.body.from_behind().map(NotedBody::inner)
     }
 
     /// Whether the fast lane answered.
@@ -200,7 +206,10 @@ impl<R> ObservedBody<R> {
     }
 }
 
-impl<R: Body<Data = Bytes>> Body for ObservedBody<R> {
+impl<R> Body for ObservedBody<R>
+where
+    R: Body<Data: Into<Message>, Error: Unpin> + Unpin,
+{
     type Data = Message;
     type Error = R::Error;
 
@@ -211,8 +220,8 @@ impl<R: Body<Data = Bytes>> Body for ObservedBody<R> {
             let code = match &frame {
                 Some(Ok(frame)) => match (frame.data_ref(), frame.trailers_ref()) {
                     (Some(message), _) => {
-                        let data = message.plain();
-                        running.send(Traffic { bytes: data.len() as u64, messages: this.ends.follow(data) as u64 });
+                        let messages = if message.is_whole() { 1 } else { this.ends.follow(message.plain()) };
+                        running.send(Traffic { bytes: message.remaining() as u64, messages: messages as u64 });
                         None
                     }
                     (None, Some(trailers)) => Some(code_in(trailers).unwrap_or(Code::UNKNOWN)),

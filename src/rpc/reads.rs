@@ -14,6 +14,7 @@ use super::page_token::{CallFingerprint, PageToken};
 use super::profile_service::ProfileHandler;
 use super::request::{Paging, fingerprint, to_int64};
 use super::wire;
+use crate::cache::HotCache;
 use crate::model::limits::{MAX_BATCH_GET_IDS, MAX_PAGE_BYTES};
 use crate::model::{Domain, Email, ProfileId, ReadMask, Record, Violations};
 use crate::pb;
@@ -80,10 +81,28 @@ impl<S: Store> ProfileHandler<S> {
         &self,
         request: pb::QueryProfilesByDomainRequest,
     ) -> Result<ProfilePage, RpcError> {
-        let scope =
-            Domain::parse(&request.domain, "domain").map(|domain| Scope::domain(&domain, request.include_subdomains));
+        let scope = queried_scope(&request);
         let paging = Paging { page_size: request.page_size, page_token: request.page_token };
         self.page("QueryProfilesByDomain", scope, paging, request.read_mask).await
+    }
+
+    /// The same with the answer encoded; `message` is the request as it was sent, under which the cache keeps it.
+    pub(super) async fn encoded_query(
+        &self,
+        message: Bytes,
+        request: pb::QueryProfilesByDomainRequest,
+        cache: Option<&HotCache>,
+    ) -> Result<Bytes, RpcError> {
+        let scope = queried_scope(&request);
+        let ticket = cache.zip(scope.as_ref().ok()).and_then(|(cache, scope)| cache.pages().ticket(scope));
+        let paging = Paging { page_size: request.page_size, page_token: request.page_token };
+        let page = self.page("QueryProfilesByDomain", scope, paging, request.read_mask).await?;
+        let ProfilePage { profiles, next_page_token } = page;
+        let answer: Bytes = wire::QueryProfilesByDomainResponse { profiles, next_page_token }.encode_to_vec().into();
+        if let (Some(cache), Some(ticket)) = (cache, ticket) {
+            cache.pages().fill(&message, ticket, &answer);
+        }
+        Ok(answer)
     }
 
     pub(super) async fn count(
@@ -152,6 +171,10 @@ impl<S: Store> ProfileHandler<S> {
             next_page_token: page.next.map(|next| PageToken::new(call, next).encode()).unwrap_or_default(),
         })
     }
+}
+
+fn queried_scope(request: &pb::QueryProfilesByDomainRequest) -> Result<Scope, Violations> {
+    Domain::parse(&request.domain, "domain").map(|domain| Scope::domain(&domain, request.include_subdomains))
 }
 
 /// The profile as it is sent: as it is stored, or decoded to select the fields of a mask.

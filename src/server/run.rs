@@ -89,7 +89,8 @@ impl Server {
         let services = rpc::services_with_feed(store.clone(), feed, Some(cache), canonicalization)
             .await
             .map_err(|error| ServeError::Start(error.to_string()))?
-            .with_request_bytes_in_flight(settings.limits.request_bytes_in_flight);
+            .with_request_bytes_in_flight(settings.limits.request_bytes_in_flight)
+            .with_answer_bytes_held(settings.limits.answer_bytes_held);
         let (mut observer, mut routes) = (Observer::new(), Router::new());
         if settings.observe.metrics {
             let calls = Calls::new();

@@ -45,6 +45,7 @@ pub async fn open(settings: &Settings) -> Result<ServerStore, OpenError> {
         ttl: settings.cache.ttl,
         negative_entries: settings.cache.negative_entries,
         negative_ttl: settings.cache.negative_ttl,
+        page_bytes: settings.cache.page_bytes as usize,
     }));
     let sled = SledStore::open(sled_options(settings), cache.clone()).await?;
     Ok(CachedStore::new(sled, cache))

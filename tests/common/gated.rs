@@ -164,6 +164,11 @@ impl GatedStore {
         }
     }
 
+    fn all(&self, wanted: impl Fn(&Record) -> bool) -> Vec<Record> {
+        let visible = self.visible.lock();
+        visible.values().filter_map(|newest| newest.record.clone()).filter(wanted).collect()
+    }
+
     fn look(&self, id: &ProfileId) -> Option<Record> {
         self.visible.lock().get(id).and_then(|newest| newest.record.clone())
     }
@@ -200,10 +205,19 @@ impl Store for GatedStore {
         Ok(outcomes)
     }
 
-    /// Knows the scope of all only, and one page of it.
+    /// Everything of a scope at once. Reads of domains come by the gates of reads.
     async fn list(&self, scope: &Scope, after: Option<&Cursor>, _: PageBounds) -> Result<Page, StoreError> {
-        assert!(*scope == Scope::All && after.is_none(), "a gated store lists everything at once");
-        let records = self.visible.lock().values().filter_map(|newest| newest.record.clone()).collect();
+        assert!(after.is_none(), "a gated store lists everything at once");
+        let prefix = match scope {
+            Scope::All => return Ok(Page { records: self.all(|_| true), next: None }),
+            Scope::Domain(domain) => domain.own_entries_prefix(),
+            Scope::Subtree(domain) => domain.as_bytes().to_vec(),
+            Scope::Email(key) => key.as_bytes().to_vec(),
+        };
+        self.pass(Point::BeforeRead).await;
+        let mut records = self.all(|record| record.index_key_bytes().starts_with(&prefix));
+        records.sort_by(|one, other| one.index_key_bytes().cmp(other.index_key_bytes()));
+        self.pass(Point::AfterRead).await;
         Ok(Page { records, next: None })
     }
 

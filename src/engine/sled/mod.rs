@@ -15,6 +15,7 @@
 //! `verify` checks everything against everything else, `offline` and `repair` do it to a directory that nobody serves, and
 //! `restore` makes a directory from a backup.
 
+mod answers;
 mod check;
 mod commit_thread;
 mod committer;
@@ -29,6 +30,7 @@ mod offline;
 mod open;
 mod pacer;
 mod rebuild;
+mod recent_records;
 mod repair;
 mod restore;
 mod scan_pool;
