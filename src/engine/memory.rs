@@ -24,9 +24,9 @@ use crate::model::{
     Change, CommitTime, Domain, DomainKey, Incarnation, IndexKey, ProfileId, Record, Revision, counter_deltas,
 };
 use crate::store::{
-    ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainCount, DomainOrder, DomainPage,
-    Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, Totals, VerifyProgress,
-    VerifyReport,
+    ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainCount, DomainOrder, DomainPage, Hold,
+    HoldName, Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, Totals,
+    VerifyProgress, VerifyReport,
 };
 
 /// A store whose profiles live as long as it does.
@@ -264,6 +264,24 @@ impl Store for MemoryStore {
     async fn oldest_position(&self) -> Result<Position, StoreError> {
         self.ensure_open()?;
         Ok(sequence::position(self.incarnation, self.profiles.lock().changes.oldest()))
+    }
+
+    async fn hold(&self, name: &HoldName, position: &Position) -> Result<(), StoreError> {
+        self.ensure_open()?;
+        let mut profiles = self.profiles.lock();
+        let after = sequence::sequence_of(position, self.incarnation, profiles.last_revision.0)?;
+        profiles.changes.hold(self.incarnation, name, after)
+    }
+
+    async fn release_hold(&self, name: &HoldName) -> Result<bool, StoreError> {
+        self.ensure_open()?;
+        Ok(self.profiles.lock().changes.release(name))
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+        self.ensure_open()?;
+        let profiles = self.profiles.lock();
+        Ok(profiles.changes.holds(self.incarnation, profiles.last_revision.0))
     }
 
     fn watch_head(&self) -> watch::Receiver<Position> {
