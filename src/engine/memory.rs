@@ -79,6 +79,12 @@ impl MemoryStore {
         self
     }
 
+    /// The same, keeping so many bytes of changes at most for those who hold them; by default 256 MiB.
+    pub fn keeping_held_bytes(self, max_bytes: usize) -> Self {
+        self.profiles.lock().changes.max_held_bytes = max_bytes;
+        self
+    }
+
     fn ensure_open(&self) -> Result<(), StoreError> {
         if *self.state.borrow() == StoreState::Closed { Err(StoreError::Closed) } else { Ok(()) }
     }

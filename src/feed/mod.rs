@@ -15,6 +15,7 @@ mod event;
 mod filter;
 mod follower;
 mod place;
+pub mod publisher;
 mod snapshot;
 mod subscription;
 mod tail;

@@ -6,6 +6,8 @@
 
 pub mod admin;
 pub mod open_files;
+mod publish_settings;
+pub mod publishing;
 mod run;
 pub mod sample;
 pub mod serving;
@@ -13,6 +15,7 @@ mod settings;
 pub mod stack;
 mod store_settings;
 
+pub use publish_settings::{BrokerUrl, PublishSettings};
 pub use run::{ServeError, Server};
 pub use settings::{
     CacheSettings, EmailSettings, LimitSettings, LogFormat, LogSettings, ServerSettings, Settings, SettingsError,

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admin::{self, Admin};
 use super::open_files;
+use super::publishing::{self, Publishing};
 use super::sample;
 use super::serving::{self, ServingLimits};
 use super::settings::Settings;
@@ -37,6 +38,9 @@ pub enum ServeError {
     /// A thread or a service cannot be started.
     #[error("the server cannot be started: {0}")]
     Start(String),
+    /// The publisher's place in the log cannot be taken.
+    #[error("the publisher cannot be started: {0}")]
+    Publisher(StoreError),
     /// The sample cannot be loaded.
     #[error("the sample profiles cannot be loaded: {0}")]
     Sample(StoreError),
@@ -58,6 +62,7 @@ pub struct Server {
     grpc: tokio::net::TcpListener,
     grpc_address: SocketAddr,
     admin: Admin,
+    publishing: Publishing,
     limits: ServingLimits,
     drain_delay: Duration,
     /// No more calls are wanted.
@@ -77,6 +82,7 @@ impl Server {
         let start = |error: io::Error| ServeError::Start(error.to_string());
 
         let store = Arc::new(stack::open(settings).await?);
+        let publishing = publishing::start(&store, &settings.publish).await?;
         if let Some(count) = sample {
             load_sample(&store, settings, count).await?;
         }
@@ -93,6 +99,7 @@ impl Server {
             store,
             services,
             grpc,
+            publishing,
             limits: settings.serving_limits(),
             drain_delay: settings.server.drain_delay,
             unready,
@@ -153,10 +160,11 @@ impl Server {
         }
         self.admin.stop();
         if let Some(cause) = failed {
-            // The store stays as it is: closing it would touch what has failed.
+            // The publisher ends with the process. The store stays as it is: closing it would touch what has failed.
             std::mem::forget(self.store);
             return Err(ServeError::StoreFailed { cause });
         }
+        self.publishing.stop().await;
         self.store.close().await.map_err(ServeError::Close)
     }
 }
