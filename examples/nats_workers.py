@@ -17,7 +17,6 @@ import os
 import signal
 
 import nats
-from nats.errors import TimeoutError as NothingYet
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 
@@ -52,7 +51,8 @@ async def run(options: argparse.Namespace) -> None:
     while not stop.is_set() and (options.limit == 0 or done < options.limit):
         try:
             messages = await consumer.fetch(1 if options.limit else options.batch, timeout=1.0)
-        except NothingYet:
+        except asyncio.TimeoutError:
+            # Nothing has come.
             continue
         for message in messages:
             event = json.loads(message.data)
