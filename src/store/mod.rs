@@ -12,6 +12,7 @@ mod error;
 mod hold;
 mod observer;
 mod page;
+pub mod source;
 mod verification;
 
 use std::future::Future;
@@ -26,6 +27,7 @@ pub use error::{Corruption, StoreError};
 pub use hold::{Hold, HoldName, MAX_HOLDS};
 pub use observer::{CommitObserver, NoObserver};
 pub use page::{Cursor, DomainCount, DomainOrder, DomainPage, Page, PageBounds, Scope};
+pub use source::AnswerSource;
 pub use verification::{Problem, VerifyProgress, VerifyReport};
 
 use crate::model::{Domain, ProfileId, Record};

@@ -84,6 +84,13 @@ def is_ready(server: Server) -> bool:
         return answer.status == 200
 
 
+def metric(server: Server, name: str) -> float:
+    """A figure of the publisher, as Prometheus would read it."""
+    with urllib.request.urlopen(f"http://{server.admin_address}/metrics", timeout=10) as answer:
+        lines_of_page = answer.read().decode().splitlines()
+    return float(next(line.split()[1] for line in lines_of_page if line.startswith(f"profilestore_publisher_{name} ")))
+
+
 def hold(server: Server) -> admin_pb.FeedHold:
     """The publisher's place, as GetStatus shows it."""
     with server.channel() as channel:
@@ -101,10 +108,16 @@ def check_away_at_start(checks: Checks) -> None:
         checks.equal(hold(server).lag_count, 30, "away: changes behind")
         # Several attempts are made, and there is one line.
         time.sleep(2.0)
+        checks.equal(metric(server, "lag_changes"), 30, "away: changes behind in the metrics")
+        checks.that(metric(server, "oldest_unpublished_seconds") >= 1.0, "away: the age of the oldest in the metrics")
+        checks.equal(metric(server, "publishing"), 0, "away: the state in the metrics")
         stack.enter_context(broker)
         checks.that(eventually(lambda: broker.count("AWAY") == 30), "away: everything comes when the broker does")
         checks.equal(reasons(server), ["the broker cannot be reached"], "away: lines about the delay")
         checks.equal(len(lines(server, "changes are published")), 1, "away: lines about its end")
+        checks.that(eventually(lambda: metric(server, "lag_changes") == 0), "away: nothing is behind any more")
+        checks.equal(metric(server, "publishing"), 1, "away: the state in the metrics after it")
+        checks.equal(metric(server, "acknowledged_total"), 30, "away: acknowledged messages in the metrics")
         broker.pause()
         write(server, names("paused", 5))
         checks.that(is_ready(server), "away: the server is ready while the broker is paused")
