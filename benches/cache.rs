@@ -18,8 +18,8 @@ use profilestore::engine::memory::MemoryStore;
 use profilestore::model::{Canonicalization, Domain, ProfileId, Record};
 use profilestore::server::sample::{self, Sampler};
 use profilestore::store::{
-    ChangeBounds, ChangePage, Commit, Cursor, DomainOrder, DomainPage, NoObserver, Outcomes, Page, PageBounds,
-    Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport,
+    ChangeBounds, ChangePage, Commit, Cursor, DomainOrder, DomainPage, Hold, HoldName, NoObserver, Outcomes, Page,
+    PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -401,6 +401,18 @@ impl Store for Shared {
 
     async fn oldest_position(&self) -> Result<Position, StoreError> {
         self.0.oldest_position().await
+    }
+
+    async fn hold(&self, name: &HoldName, position: &Position) -> Result<(), StoreError> {
+        self.0.hold(name, position).await
+    }
+
+    async fn release_hold(&self, name: &HoldName) -> Result<bool, StoreError> {
+        self.0.release_hold(name).await
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+        self.0.holds().await
     }
 
     fn watch_head(&self) -> watch::Receiver<Position> {

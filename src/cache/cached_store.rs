@@ -10,8 +10,9 @@ use super::hot_cache::{Begun, HotCache};
 use super::shard::Loaded;
 use crate::model::{Domain, ProfileId, Record};
 use crate::store::{
-    AnswerSource, Backup, ChangeBounds, ChangePage, Commit, Cursor, DomainOrder, DomainPage, Outcomes, Page,
-    PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport, source,
+    AnswerSource, Backup, ChangeBounds, ChangePage, Commit, Cursor, DomainOrder, DomainPage, Hold, HoldName,
+    Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress,
+    VerifyReport, source,
 };
 
 /// How long a caller waits for another's load before it loads by itself. A load that takes so long is not
@@ -135,6 +136,18 @@ impl<S: Store> Store for CachedStore<S> {
 
     async fn oldest_position(&self) -> Result<Position, StoreError> {
         self.inner.oldest_position().await
+    }
+
+    async fn hold(&self, name: &HoldName, position: &Position) -> Result<(), StoreError> {
+        self.inner.hold(name, position).await
+    }
+
+    async fn release_hold(&self, name: &HoldName) -> Result<bool, StoreError> {
+        self.inner.release_hold(name).await
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+        self.inner.holds().await
     }
 
     fn watch_head(&self) -> watch::Receiver<Position> {

@@ -17,6 +17,8 @@ pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
         .init()
         .context("the log cannot be set up")?;
     let filter: EnvFilter = settings.filter.parse().context("log.filter cannot be read")?;
+    // NATS's client says in lines of its own, for every attempt, what the publisher says once.
+    let filter = filter.add_directive("async_nats=off".parse().context("the log cannot be set up")?);
     let registry = tracing_subscriber::registry().with(filter);
     let pretty = match settings.format {
         LogFormat::Auto => std::io::stderr().is_terminal(),

@@ -123,6 +123,19 @@ struct ServeArgs {
     /// Serve without encryption on addresses that other machines can reach.
     #[arg(long)]
     insecure: bool,
+    /// Publish every change to NATS JetStream, at nats://HOST:PORT (several with commas). Credentials are better set in the
+    /// environment: PROFILESTORE__PUBLISH__URL.
+    #[arg(long, value_name = "URL")]
+    publish: Option<String>,
+    /// What the subjects of published changes begin with [default: profiles].
+    #[arg(long, value_name = "PREFIX")]
+    publish_subject: Option<String>,
+    /// Publish to this stream and make it if it is missing [default: whichever stream takes the subjects].
+    #[arg(long, value_name = "NAME")]
+    publish_stream: Option<String>,
+    /// Give up the place of an earlier publisher, for which the change log is held.
+    #[arg(long)]
+    forget_publisher: bool,
     /// Load this many generated profiles if the store is empty.
     #[arg(long, value_name = "N")]
     sample: Option<u64>,

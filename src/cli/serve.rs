@@ -13,6 +13,10 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     overrides.extend(args.listen.clone().map(|address| ("server.listen", address)));
     overrides.extend(args.admin_listen.clone().map(|address| ("server.admin_listen", address)));
     overrides.extend(args.insecure.then(|| ("server.insecure", "true".to_owned())));
+    overrides.extend(args.publish.clone().map(|url| ("publish.url", url)));
+    overrides.extend(args.publish_subject.clone().map(|subject| ("publish.subject", subject)));
+    overrides.extend(args.publish_stream.clone().map(|stream| ("publish.stream", stream)));
+    overrides.extend(args.forget_publisher.then(|| ("publish.forget", "true".to_owned())));
     let settings = args.settings.load(overrides)?;
     log::init(&settings.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads")?;

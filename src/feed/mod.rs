@@ -16,6 +16,7 @@ mod event;
 mod filter;
 mod follower;
 mod place;
+pub mod publisher;
 mod snapshot;
 mod subscription;
 mod tail;
@@ -34,7 +35,7 @@ pub use subscription::{Batch, Step, Subscription};
 use self::tail::Tail;
 use self::topics::Topics;
 use crate::model::CommitTime;
-use crate::store::{ChangeBounds, Position, Store, StoreError};
+use crate::store::{ChangeBounds, Hold, Position, Store, StoreError};
 
 /// The bounds of one message, and so of what is read for one.
 const MESSAGE: ChangeBounds = ChangeBounds { max_changes: 1000, max_bytes: 128 * 1024, through: None };
@@ -67,6 +68,8 @@ pub struct Window {
     pub newest: Position,
     /// The number of watchers now.
     pub watchers: usize,
+    /// The places that are held.
+    pub holds: Vec<Hold>,
 }
 
 /// The changes of a store, for many watchers. Ends with its watches when it is closed or dropped.
@@ -142,12 +145,14 @@ impl<S: Store> Feed<S> {
     pub async fn window(&self) -> Result<Window, StoreError> {
         let store = &self.shared.store;
         let oldest = store.oldest_position().await?;
+        let holds = store.holds().await?;
         let first = store.changes_after(&oldest, ChangeBounds { max_changes: 1, ..MESSAGE }).await?;
         Ok(Window {
             oldest,
             oldest_time: first.changes.first().map(|change| change.time),
             newest: store.head().await?,
             watchers: *self.shared.watchers.borrow(),
+            holds,
         })
     }
 

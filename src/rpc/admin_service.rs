@@ -17,7 +17,7 @@ use crate::cache::{CacheFigures, HotCache};
 use crate::feed::{Feed, Window};
 use crate::model::CommitTime;
 use crate::pb;
-use crate::store::{Store, StoreStatus};
+use crate::store::{Hold, Store, StoreStatus};
 
 /// Answers the calls of `AdminService`.
 pub struct AdminHandler<S> {
@@ -56,6 +56,16 @@ fn feed_status(window: &Window) -> pb::FeedStatus {
         newest_token: token_of(window.newest),
         oldest_time: window.oldest_time.map(CommitTime::to_timestamp),
         watcher_count: to_int64(window.watchers as u64),
+        holds: window.holds.iter().map(feed_hold).collect(),
+    }
+}
+
+fn feed_hold(hold: &Hold) -> pb::FeedHold {
+    pb::FeedHold {
+        name: hold.name.to_string(),
+        token: token_of(hold.position),
+        lag_count: to_int64(hold.lag),
+        lost_count: to_int64(hold.lost),
     }
 }
 

@@ -209,6 +209,9 @@ fn store_error(error: StoreError) -> Answer {
         StoreError::InvalidCursor => invalid_page_token(),
         StoreError::InvalidPosition => invalid_resume_token(),
         StoreError::Truncated { .. } => feed_truncated(),
+        StoreError::TooManyHolds { limit } => Answer::new(Code::ResourceExhausted, "OVERLOADED", error.to_string())
+            .with("limit", limit)
+            .retry_after(RETRY_WHEN_UNAVAILABLE),
         StoreError::Overloaded => {
             Answer::new(Code::ResourceExhausted, "OVERLOADED", "too many calls are waiting; repeat a little later")
                 .retry_after(RETRY_WHEN_OVERLOADED)

@@ -131,6 +131,10 @@ fn table() -> Vec<(RpcError, Row)> {
             Row { fields: &["page_token"], ..row(InvalidArgument, "INVALID_PAGE_TOKEN") },
         ),
         (RpcError::Store(StoreError::Overloaded), Row { retry: true, ..row(ResourceExhausted, "OVERLOADED") }),
+        (
+            RpcError::Store(StoreError::TooManyHolds { limit: 9 }),
+            Row { metadata: &[("limit", "9")], retry: true, ..row(ResourceExhausted, "OVERLOADED") },
+        ),
         (RpcError::Store(StoreError::DiskLow), Row { retry: true, ..row(ResourceExhausted, "DISK_LOW") }),
         (RpcError::Store(StoreError::Closed), Row { retry: true, ..row(Unavailable, "DRAINING") }),
         (

@@ -8,6 +8,8 @@ pub mod admin;
 pub mod metrics;
 mod observe_settings;
 pub mod open_files;
+mod publish_settings;
+pub mod publishing;
 mod run;
 pub mod sample;
 pub mod serving;
@@ -16,6 +18,7 @@ pub mod stack;
 mod store_settings;
 
 pub use observe_settings::ObserveSettings;
+pub use publish_settings::{BrokerUrl, PublishSettings};
 pub use run::{ServeError, Server};
 pub use settings::{
     CacheSettings, EmailSettings, LimitSettings, LogFormat, LogSettings, ServerSettings, Settings, SettingsError,

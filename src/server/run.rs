@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::admin::{self, Admin};
 use super::metrics::{self, Metrics};
 use super::open_files;
+use super::publishing::{self, Publishing};
 use super::sample;
 use super::serving::{self, ServingLimits};
 use super::settings::Settings;
@@ -40,6 +41,9 @@ pub enum ServeError {
     /// A thread or a service cannot be started.
     #[error("the server cannot be started: {0}")]
     Start(String),
+    /// The publisher's place in the log cannot be taken.
+    #[error("the publisher cannot be started: {0}")]
+    Publisher(StoreError),
     /// The sample cannot be loaded.
     #[error("the sample profiles cannot be loaded: {0}")]
     Sample(StoreError),
@@ -61,6 +65,7 @@ pub struct Server {
     grpc: tokio::net::TcpListener,
     grpc_address: SocketAddr,
     admin: Admin,
+    publishing: Publishing,
     limits: ServingLimits,
     drain_delay: Duration,
     /// No more calls are wanted.
@@ -80,6 +85,7 @@ impl Server {
         let start = |error: io::Error| ServeError::Start(error.to_string());
 
         let store = Arc::new(stack::open(settings).await?);
+        let publishing = publishing::start(&store, &settings.publish).await?;
         if let Some(count) = sample {
             load_sample(&store, settings, count).await?;
         }
@@ -95,7 +101,7 @@ impl Server {
         if settings.observe.metrics {
             let calls = Calls::new();
             observer = observer.with_calls(calls.clone());
-            routes = routes.merge(metrics::routes(Metrics::new(calls)));
+            routes = routes.merge(metrics::routes(Metrics::new(calls).with_publisher(publishing.figures().cloned())));
         }
         let services = services.with_observer(Arc::new(observer));
         Ok(Self {
@@ -104,6 +110,7 @@ impl Server {
             store,
             services,
             grpc,
+            publishing,
             limits: settings.serving_limits(),
             drain_delay: settings.server.drain_delay,
             unready,
@@ -164,10 +171,11 @@ impl Server {
         }
         self.admin.stop();
         if let Some(cause) = failed {
-            // The store stays as it is: closing it would touch what has failed.
+            // The publisher ends with the process. The store stays as it is: closing it would touch what has failed.
             std::mem::forget(self.store);
             return Err(ServeError::StoreFailed { cause });
         }
+        self.publishing.stop().await;
         self.store.close().await.map_err(ServeError::Close)
     }
 }

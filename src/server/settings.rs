@@ -11,6 +11,7 @@ use config::{Config, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
 use super::observe_settings::ObserveSettings;
+use super::publish_settings::PublishSettings;
 use super::serving::ServingLimits;
 use super::store_settings::StoreSettings;
 use crate::feed::MAX_WATCHERS;
@@ -34,6 +35,8 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// Bounds on what callers can ask for.
     pub limits: LimitSettings,
+    /// The publisher to a message queue.
+    pub publish: PublishSettings,
     /// The log.
     pub log: LogSettings,
     /// What the server tells about itself.
@@ -321,6 +324,7 @@ impl Settings {
         );
         require(!self.cache.negative_ttl.is_zero(), "cache.negative_ttl must be longer than 0s");
         self.limits.check(&mut require);
+        self.publish.check(&mut require);
         if let Err(error) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
             require(false, &format!("log.filter cannot be read: {error}"));
         }

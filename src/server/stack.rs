@@ -27,6 +27,7 @@ pub fn sled_options(settings: &Settings) -> SledOptions {
             after_log_bytes: settings.store.snapshot_after_bytes,
             retention: Retention { age: settings.store.log_keep_age, bytes: settings.store.log_keep_bytes },
         },
+        held_log_bytes: settings.store.held_log_bytes,
         // Whole segments go: where little is to be kept, they are small.
         log_segment_bytes: (settings.store.snapshot_after_bytes / 16).clamp(64 * 1024, 64 * 1024 * 1024),
         space: SpaceBounds {

@@ -14,8 +14,8 @@ use profilestore::engine::EngineRules;
 use profilestore::engine::memory::MemoryStore;
 use profilestore::model::{Change, Domain, ProfileId, Record, Revision};
 use profilestore::store::{
-    ChangeBounds, ChangePage, Commit, CommitObserver, Cursor, DomainOrder, DomainPage, Outcomes, Page, PageBounds,
-    Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport,
+    ChangeBounds, ChangePage, Commit, CommitObserver, Cursor, DomainOrder, DomainPage, HoldName, Outcomes, Page,
+    PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -245,6 +245,18 @@ impl Store for GatedStore {
 
     async fn oldest_position(&self) -> Result<Position, StoreError> {
         self.decider.oldest_position().await
+    }
+
+    async fn hold(&self, name: &HoldName, position: &Position) -> Result<(), StoreError> {
+        self.decider.hold(name, position).await
+    }
+
+    async fn release_hold(&self, name: &HoldName) -> Result<bool, StoreError> {
+        self.decider.release_hold(name).await
+    }
+
+    async fn holds(&self) -> Result<Vec<profilestore::store::Hold>, StoreError> {
+        self.decider.holds().await
     }
 
     fn watch_head(&self) -> watch::Receiver<Position> {

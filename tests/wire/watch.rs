@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use profilestore::pb::watch_profiles_request::Start;
 use profilestore::pb::*;
+use profilestore::store::{HoldName, Store};
 use prost::Message;
 use tonic::Code;
 
@@ -233,4 +234,20 @@ async fn the_status_shows_what_can_be_followed() {
     let mut newest = Request::after(&status.newest_token).begin(&mut client).await;
     delete_profile(&mut client, "a").await;
     assert_eq!(newest.next(1).await, ["DELETE a"]);
+}
+
+#[tokio::test]
+async fn the_status_shows_who_holds_what() {
+    let store = Arc::new(memory_store());
+    let server = TestServer::sharing(store.clone(), 10).await;
+    let mut client = server.profiles();
+    let mut admin = admin_service_client::AdminServiceClient::new(server.channel());
+    create(&mut client, profile("a", "")).await;
+    store.hold(&HoldName::new("follower").unwrap(), &store.head().await.unwrap()).await.unwrap();
+    create(&mut client, profile("b", "")).await;
+    create(&mut client, profile("c", "")).await;
+    let holds = admin.get_status(GetStatusRequest {}).await.unwrap().into_inner().feed.unwrap().holds;
+    let [hold] = &holds[..] else { panic!("one hold was made and {} are shown", holds.len()) };
+    assert_eq!((hold.name.as_str(), hold.lag_count, hold.lost_count), ("follower", 2, 0));
+    assert_eq!(Request::after(&hold.token).send(&mut client).await.unwrap().next(2).await, ["PUT b", "PUT c"]);
 }

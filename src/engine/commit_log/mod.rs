@@ -31,4 +31,4 @@ pub use codec::{LoggedChange, LoggedGroup, sequence_numbers};
 pub use log::{CommitLog, LogError, LogOptions};
 pub use range::{first_sequence, read_range};
 pub use reader::{LogPage, LogReader, ReadError};
-pub use trim::{Retention, Trimmed, bytes_after, trim};
+pub use trim::{HeldLog, Retention, Trimmed, bytes_after, trim};

@@ -200,6 +200,11 @@ impl DataDir {
         self.path.join("commit-log")
     }
 
+    /// The file that says who holds which part of the commit log.
+    pub fn holds(&self) -> PathBuf {
+        self.path.join("holds")
+    }
+
     /// The files beside sled's state.
     pub fn files(&self) -> Files {
         Files { commit_log: self.commit_log(), snapshots: self.snapshots(), incarnation: self.incarnation }

@@ -7,7 +7,7 @@
 //! `commit_thread`.
 //!
 //! ```text
-//! data directory   LOCK   FORMAT   commit-log/   sled/   snapshots/   ballast
+//! data directory   LOCK   FORMAT   commit-log/   sled/   snapshots/   holds   ballast
 //! ```
 //!
 //! Behind that: `maintenance` makes snapshots and trims the log, `rebuild` replaces a damaged sled by a snapshot and
@@ -23,6 +23,7 @@ mod data_dir;
 mod domain_counts;
 mod group_effect;
 mod head;
+mod holds;
 mod keys;
 mod log_check;
 mod maintenance;

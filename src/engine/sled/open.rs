@@ -14,6 +14,7 @@ use super::committer::{Committer, CommitterParts, QueueBounds};
 use super::data_dir::{DataDir, DataDirError};
 use super::group_effect::GroupEffect;
 use super::head::Head;
+use super::holds::Holds;
 use super::maintenance::{Maintenance, MaintenanceParts, SnapshotPolicy};
 use super::space::{Ballast, SpaceBounds, SpaceWatch};
 use super::state::{self, State};
@@ -61,6 +62,8 @@ pub struct SledOptions {
     pub check_at_open: CheckAtOpen,
     /// When snapshots are made and how much of the log is kept.
     pub snapshots: SnapshotPolicy,
+    /// How much of the log is kept for those who hold it, in bytes; with more the oldest of it goes all the same.
+    pub held_log_bytes: u64,
     /// The room there should be on the disk.
     pub space: SpaceBounds,
     /// The length of a segment of the commit log.
@@ -88,6 +91,7 @@ impl SledOptions {
                 after_log_bytes: GIB,
                 retention: Retention { age: Duration::from_secs(24 * 3600), bytes: GIB },
             },
+            held_log_bytes: 4 * GIB,
             space: SpaceBounds::default(),
             log_segment_bytes: 64 * 1024 * 1024,
             disk: Disk::system(),
@@ -152,7 +156,8 @@ pub(super) struct Opened {
     pub committer: Committer,
     pub maintenance: Maintenance,
     pub head: Arc<Head>,
-    pub log_reader: LogReader,
+    pub log_reader: Arc<LogReader>,
+    pub holds: Arc<Holds>,
 }
 
 /// Opens a data directory. Blocks for as long as recovery takes.
@@ -191,7 +196,9 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
     );
     let checkpoint = Arc::new(AtomicU64::new(applied.sequence));
     let head = Arc::new(Head::new(data_dir.incarnation(), applied.sequence));
-    let log_reader = LogReader::new(data_dir.commit_log(), data_dir.incarnation());
+    let log_reader = Arc::new(LogReader::new(data_dir.commit_log(), data_dir.incarnation()));
+    let holds = Holds::open(data_dir.holds(), data_dir.incarnation(), head.clone(), log_reader.clone());
+    let holds = Arc::new(holds.map_err(|source| data_dir.access("read", source))?);
     let parts = CommitterParts {
         log,
         tree: tree.clone(),
@@ -217,11 +224,13 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         // While the index is being rebuilt a snapshot would be of two settings.
         snapshots_due: !options.reindex,
         policy: options.snapshots,
+        holds: holds.clone(),
+        held_log_bytes: options.held_log_bytes,
         clock: options.rules.clock.clone(),
         ballast,
         checkpoint,
         state: committer.state().clone(),
     })
     .map_err(OpenError::Thread)?;
-    Ok(Opened { data_dir, tree, committer, maintenance, head, log_reader })
+    Ok(Opened { data_dir, tree, committer, maintenance, head, log_reader, holds })
 }

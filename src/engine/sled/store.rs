@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::committer::Committer;
 use super::data_dir::DataDir;
 use super::head::Head;
+use super::holds::Holds;
 use super::maintenance::Maintenance;
 use super::open::{self, OpenError, SledOptions};
 use super::pacer::{Pacer, Stopper};
@@ -25,8 +26,9 @@ use crate::model::{
     Canonicalization, Domain, DomainKey, Draft, Outcome, Precondition, ProfileId, Record, UpdateFn, Write, limits,
 };
 use crate::store::{
-    Backup, ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainOrder, DomainPage, Outcomes,
-    Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport,
+    Backup, ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainOrder, DomainPage, Hold,
+    HoldName, Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus,
+    VerifyProgress, VerifyReport,
 };
 
 /// Up to this many ids are looked up where the caller runs; a look-up takes microseconds.
@@ -58,6 +60,7 @@ pub struct SledStore {
     scans: ScanPool,
     head: Arc<Head>,
     log_reader: Arc<LogReader>,
+    holds: Arc<Holds>,
     near_log_reads: ScanPool,
     far_log_reads: ScanPool,
     look_ups: ScanPool,
@@ -85,7 +88,8 @@ impl SledStore {
             maintenance: Arc::new(opened.maintenance),
             scans,
             head: opened.head,
-            log_reader: Arc::new(opened.log_reader),
+            log_reader: opened.log_reader,
+            holds: opened.holds,
             near_log_reads: ScanPool::new(RUNNING_LOG_READS, WAITING_LOG_READS),
             far_log_reads: ScanPool::new(RUNNING_LOG_READS, WAITING_LOG_READS),
             look_ups,
@@ -265,6 +269,19 @@ impl Store for SledStore {
         Ok(self.head.position(oldest))
     }
 
+    async fn hold(&self, name: &HoldName, position: &Position) -> Result<(), StoreError> {
+        self.ensure_not_closed()?;
+        self.holds.hold(name, position).await
+    }
+
+    async fn release_hold(&self, name: &HoldName) -> Result<bool, StoreError> {
+        self.holds.release(name).await
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+        self.holds.list().await
+    }
+
     fn watch_head(&self) -> watch::Receiver<Position> {
         self.head.watch()
     }
@@ -333,6 +350,7 @@ impl Store for SledStore {
         })
         .await;
         self.scans.close().await;
+        self.holds.close().await;
         self.near_log_reads.close().await;
         self.far_log_reads.close().await;
         self.look_ups.close().await;

@@ -1,12 +1,14 @@
 //! `/metrics` on the admin listener: what all floors know, in Prometheus' text format.
 //!
 //! Everything is asked for when it is scraped, so nothing is looked up or formatted for a call. [`exposition`] writes
-//! the format, `rpc` shows the calls, `process` the process.
+//! the format, `rpc` shows the calls, `publisher` the publisher,
+//! `process` the process.
 //!
 //! Invariant: labels are names from the code. No id, e-mail or other text of a caller or an operator is one.
 
 mod exposition;
 mod process;
+mod publisher;
 mod rpc;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use tokio::sync::Mutex;
 
 use self::exposition::Page;
 use self::process::Process;
+use crate::feed::publisher::SharedFigures;
 use crate::observe::Calls;
 
 /// The text format's own name.
@@ -28,6 +31,7 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Where the figures come from.
 pub struct Metrics {
     calls: Arc<Calls>,
+    publisher: Option<Arc<SharedFigures>>,
     /// Held while a page is made: one at a time.
     process: Mutex<Process>,
 }
@@ -35,7 +39,12 @@ pub struct Metrics {
 impl Metrics {
     /// The figures of a server.
     pub fn new(calls: Arc<Calls>) -> Self {
-        Self { calls, process: Mutex::new(Process::new()) }
+        Self { calls, publisher: None, process: Mutex::new(Process::new()) }
+    }
+
+    /// The same with those of a publisher, if there is one.
+    pub fn with_publisher(self, publisher: Option<Arc<SharedFigures>>) -> Self {
+        Self { publisher, ..self }
     }
 
     /// Everything as of now.
@@ -45,6 +54,9 @@ impl Metrics {
         page.gauge("profilestore_build_info", "1, with the version of the server.")
             .labelled(&[("version", env!("CARGO_PKG_VERSION"))], 1);
         rpc::write(&mut page, &self.calls.figures());
+        if let Some(publisher) = &self.publisher {
+            publisher::write(&mut page, &publisher.read());
+        }
         process.write(&mut page);
         page.into_text()
     }
