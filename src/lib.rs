@@ -19,6 +19,7 @@ pub mod client;
 pub mod engine;
 pub mod feed;
 pub mod model;
+pub mod observe;
 pub mod pb;
 pub mod rpc;
 pub mod server;

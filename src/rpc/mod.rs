@@ -55,6 +55,7 @@ use crate::cache::HotCache;
 use crate::feed::{Feed, MAX_WATCHERS};
 use crate::model::Canonicalization;
 use crate::model::limits::MAX_REQUEST_BYTES;
+use crate::observe::hot_keys::HotKeys;
 use crate::store::Store;
 
 /// The names under which health is reported: the server as a whole, and each service.
@@ -67,6 +68,7 @@ pub struct Services {
     health: HealthReporter,
     cache: Option<Arc<HotCache>>,
     in_flight: Arc<InFlight>,
+    hot_keys: Arc<HotKeys>,
     /// Ends the watches.
     watches_end: CancellationToken,
 }
@@ -90,10 +92,12 @@ pub async fn services_with_feed<S: Store>(
     settings: Canonicalization,
 ) -> Result<Services, tonic_reflection::server::Error> {
     let watches_end = feed.closing().clone();
-    let profiles = ProfileServiceServer::new(ProfileHandler::new(store.clone(), feed.clone(), settings))
+    let hot_keys = Arc::new(HotKeys::new(std::thread::available_parallelism().map_or(1, usize::from)));
+    let handler = ProfileHandler::new(store.clone(), feed.clone(), settings, hot_keys.clone());
+    let profiles = ProfileServiceServer::new(handler)
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let admin = AdminServiceServer::new(AdminHandler::new(store, feed, cache.clone()))
+    let admin = AdminServiceServer::new(AdminHandler::new(store, feed, cache.clone(), hot_keys.clone()))
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let health = HealthReporter::new();
@@ -104,7 +108,7 @@ pub async fn services_with_feed<S: Store>(
         .add_service(reflection().build_v1alpha()?)
         .prepare();
     let in_flight = InFlight::new(REQUEST_BYTES_IN_FLIGHT);
-    let services = Services { routes, health, cache, in_flight, watches_end };
+    let services = Services { routes, health, cache, in_flight, hot_keys, watches_end };
     services.set_health(ServingStatus::Serving).await;
     Ok(services)
 }
@@ -117,12 +121,17 @@ impl Services {
 
     /// The services with their deadlines and bounds and the fast lane, as one service to serve.
     pub fn stack(&self) -> FastLane<Charged<Deadline<Routes>>> {
-        FastLane::new(self.generated(), self.cache.clone())
+        FastLane::new(self.generated(), self.cache.clone(), self.hot_keys.clone())
     }
 
     /// The same without the fast lane.
     pub fn generated(&self) -> Charged<Deadline<Routes>> {
         Charged::new(DeadlineLayer.layer(self.routes.clone()), self.in_flight.clone())
+    }
+
+    /// What is read most.
+    pub fn hot_keys(&self) -> &Arc<HotKeys> {
+        &self.hot_keys
     }
 
     /// The bytes of the requests that are in flight now.

@@ -33,6 +33,7 @@ impl<S: Store> ProfileHandler<S> {
         let id = violations.check(ProfileId::parse(&request.id, "id"));
         let mask = violations.check(ReadMask::parse(request.read_mask.as_ref(), "read_mask"));
         let (Some(id), Some(mask)) = (id, mask) else { return Err(violations.into()) };
+        self.hot_keys.note_id(id.as_str());
         match self.store.get(&id).await? {
             Some(record) => render(&record, &mask).map(EncodedProfile),
             None => Err(RpcError::NotFound { id }),
@@ -47,6 +48,7 @@ impl<S: Store> ProfileHandler<S> {
         let ids = violations.check(distinct_ids(&request.ids));
         let mask = violations.check(ReadMask::parse(request.read_mask.as_ref(), "read_mask"));
         let (Some(ids), Some(mask)) = (ids, mask) else { return Err(violations.into()) };
+        self.hot_keys.note_ids(ids.iter().map(ProfileId::as_str));
         let records = self.store.get_many(&ids).await?;
         let mut response = wire::BatchGetProfilesResponse::default();
         for (id, record) in ids.iter().zip(records) {
@@ -80,10 +82,17 @@ impl<S: Store> ProfileHandler<S> {
         &self,
         request: pb::QueryProfilesByDomainRequest,
     ) -> Result<ProfilePage, RpcError> {
-        let scope =
-            Domain::parse(&request.domain, "domain").map(|domain| Scope::domain(&domain, request.include_subdomains));
+        let domain = Domain::parse(&request.domain, "domain");
+        let scope = match &domain {
+            Ok(domain) => Ok(Scope::domain(domain, request.include_subdomains)),
+            Err(violations) => Err(violations.clone()),
+        };
         let paging = Paging { page_size: request.page_size, page_token: request.page_token };
-        self.page("QueryProfilesByDomain", scope, paging, request.read_mask).await
+        let page = self.page("QueryProfilesByDomain", scope, paging, request.read_mask).await?;
+        if let Ok(domain) = &domain {
+            self.hot_keys.note_domain(domain.as_str());
+        }
+        Ok(page)
     }
 
     pub(super) async fn count(
