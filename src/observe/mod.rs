@@ -1,6 +1,23 @@
-//! What the store tells about its own work.
+//! What the server can say about the calls it answers.
 //!
-//! [`hot_keys`]: which profiles and domains are read most. Nothing here knows the cache, the feed, the engine or the
-//! services: they tell, or are asked by the server, which knows them all.
+//! [`method`] and [`code`] are small numbers for the calls and their ends, so that the hot path handles no strings.
+//! [`calls`] counts calls and their latencies in cells of which each serving thread has its own. [`observer`] is whom
+//! `rpc::observed` tells about each call: the cells first, then those who look at single calls.
+//!
+//! What the cache, the feed and the store know is asked of them by the server when somebody wants to see it.
+//!
+//! [`hot_keys`] counts what is read most.
+//!
+//! Invariant: but for the ids and domains in `hot_keys` nothing here ever holds a text from a caller, and no e-mail, name
+//! or attribute at all.
 
+pub mod calls;
+pub mod code;
 pub mod hot_keys;
+pub mod method;
+pub mod observer;
+
+pub use calls::{CallFigures, Calls, MethodFigures};
+pub use code::Code;
+pub use method::Method;
+pub use observer::{CallSink, EndedCall, Observer, Traffic};

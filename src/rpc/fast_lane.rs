@@ -167,7 +167,7 @@ where
                         && let Some(cache) = &lane.cache
                         && let Some(message) = answer(*call, cache, &lane.hot_keys, data)
                     {
-                        return Poll::Ready(Ok(respond(message)));
+                        return Poll::Ready(Ok(respond(message, data.len())));
                     }
                     lane.inner.clone().oneshot(taken.map(|body| ReplayBody::after(body, read)))
                 }
@@ -197,8 +197,8 @@ fn answer(call: Call, cache: &HotCache, hot_keys: &HotKeys, body: &[u8]) -> Opti
     }
 }
 
-fn respond<R>(message: Message) -> Response<LaneBody<R>> {
-    let mut response = Response::new(LaneBody::answer(message));
+fn respond<R>(message: Message, answered: usize) -> Response<LaneBody<R>> {
+    let mut response = Response::new(LaneBody::answer(message, answered));
     let mut headers = HeaderMap::with_capacity(2);
     headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
     *response.headers_mut() = headers;
