@@ -1,7 +1,7 @@
 //! `profilestore.v1.AdminService`: what operators ask.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
@@ -14,8 +14,10 @@ use super::watch::token_of;
 use super::wire::admin_service_server::AdminService;
 use crate::cache::{CacheFigures, HotCache};
 use crate::feed::{Feed, Window};
+use crate::figures::LATENCY_BOUNDS;
 use crate::model::{CommitTime, Violations};
 use crate::observe::hot_keys::{HotKey, HotKeys, Hottest};
+use crate::observe::{Calls, Code, MethodFigures};
 use crate::pb;
 use crate::store::{Store, StoreStatus};
 
@@ -30,17 +32,26 @@ pub struct AdminHandler<S> {
     /// The cache in front of the store, for its figures.
     cache: Option<Arc<HotCache>>,
     hot_keys: Arc<HotKeys>,
+    /// Set when calls are counted.
+    calls: Arc<OnceLock<Arc<Calls>>>,
     started: Instant,
 }
 
 impl<S: Store> AdminHandler<S> {
     /// A handler over a store; the server's uptime counts from here.
-    pub fn new(store: Arc<S>, feed: Arc<Feed<S>>, cache: Option<Arc<HotCache>>, hot_keys: Arc<HotKeys>) -> Self {
-        Self { store, feed, cache, hot_keys, started: Instant::now() }
+    pub fn new(
+        store: Arc<S>,
+        feed: Arc<Feed<S>>,
+        cache: Option<Arc<HotCache>>,
+        hot_keys: Arc<HotKeys>,
+        calls: Arc<OnceLock<Arc<Calls>>>,
+    ) -> Self {
+        Self { store, feed, cache, hot_keys, calls, started: Instant::now() }
     }
 
     async fn status(&self) -> Result<pb::GetStatusResponse, RpcError> {
         let StoreStatus { engine, totals, .. } = self.store.status();
+        let calls = self.calls.get().map(|calls| calls.figures());
         Ok(pb::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             engine: engine.to_owned(),
@@ -51,8 +62,13 @@ impl<S: Store> AdminHandler<S> {
             disk_bytes: to_int64(self.store.disk_bytes().await?),
             cache: self.cache.as_ref().map(|cache| cache_status(&cache.figures())),
             feed: Some(feed_status(&self.feed.window().await?)),
-            methods: Vec::new(),
-            latency_bounds: Vec::new(),
+            methods: calls
+                .iter()
+                .flat_map(|calls| &calls.methods)
+                .filter(|of| of.begun > 0)
+                .map(method_status)
+                .collect(),
+            latency_bounds: calls.iter().flat_map(|_| LATENCY_BOUNDS).map(latency_bound).collect(),
         })
     }
 }
@@ -80,6 +96,26 @@ fn hot_keys_response(Hottest { ids, domains, window }: Hottest) -> pb::GetHotKey
         domains: domains.into_iter().map(key).collect(),
         window: prost_types::Duration::try_from(window).ok(),
     }
+}
+
+fn method_status(figures: &MethodFigures) -> pb::MethodStatus {
+    let ended = |wanted: fn(Code) -> bool| {
+        let counts = Code::all().zip(&figures.by_code).filter(|(code, _)| wanted(*code));
+        to_int64(counts.map(|(_, count)| count).sum())
+    };
+    pb::MethodStatus {
+        method: format!("{}/{}", figures.method.service(), figures.method.name()),
+        streaming: figures.method.kind() != "unary",
+        started_count: to_int64(figures.begun),
+        error_count: ended(|code| code != Code::OK),
+        server_error_count: ended(Code::is_server_error),
+        latency_counts: figures.latency.counts.iter().copied().map(to_int64).collect(),
+    }
+}
+
+fn latency_bound(nanos: u64) -> prost_types::Duration {
+    // No bound is longer than what a Duration of the API holds.
+    prost_types::Duration::try_from(Duration::from_nanos(nanos)).unwrap_or_default()
 }
 
 fn feed_status(window: &Window) -> pb::FeedStatus {

@@ -35,7 +35,7 @@ mod wire {
     include!(concat!(env!("OUT_DIR"), "/wire/profilestore.v1.rs"));
 }
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
@@ -59,8 +59,8 @@ use crate::cache::HotCache;
 use crate::feed::{Feed, MAX_WATCHERS};
 use crate::model::Canonicalization;
 use crate::model::limits::MAX_REQUEST_BYTES;
-use crate::observe::Observer;
 use crate::observe::hot_keys::HotKeys;
+use crate::observe::{Calls, Observer};
 use crate::store::Store;
 
 /// The names under which health is reported: the server as a whole, and each service.
@@ -75,6 +75,8 @@ pub struct Services {
     in_flight: Arc<InFlight>,
     hot_keys: Arc<HotKeys>,
     observer: Arc<Observer>,
+    /// Those of the observer, for GetStatus.
+    calls: Arc<OnceLock<Arc<Calls>>>,
     /// Ends the watches.
     watches_end: CancellationToken,
 }
@@ -103,9 +105,11 @@ pub async fn services_with_feed<S: Store>(
     let profiles = ProfileServiceServer::new(handler)
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let admin = AdminServiceServer::new(AdminHandler::new(store, feed, cache.clone(), hot_keys.clone()))
-        .accept_compressed(CompressionEncoding::Gzip)
-        .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let calls = Arc::new(OnceLock::new());
+    let admin =
+        AdminServiceServer::new(AdminHandler::new(store, feed, cache.clone(), hot_keys.clone(), calls.clone()))
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(MAX_REQUEST_BYTES);
     let health = HealthReporter::new();
     let routes = Routes::new(profiles)
         .add_service(admin)
@@ -115,7 +119,7 @@ pub async fn services_with_feed<S: Store>(
         .prepare();
     let in_flight = InFlight::new(REQUEST_BYTES_IN_FLIGHT);
     let observer = Arc::default();
-    let services = Services { routes, health, cache, in_flight, hot_keys, observer, watches_end };
+    let services = Services { routes, health, cache, in_flight, hot_keys, observer, calls, watches_end };
     services.set_health(ServingStatus::Serving).await;
     Ok(services)
 }
@@ -128,6 +132,10 @@ impl Services {
 
     /// The same services, with an observer who is told about their calls.
     pub fn with_observer(self, observer: Arc<Observer>) -> Self {
+        if let Some(calls) = observer.calls() {
+            // Only the first observer's calls are told; a server has one.
+            let _ = self.calls.set(calls.clone());
+        }
         Self { observer, ..self }
     }
 
