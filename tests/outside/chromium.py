@@ -91,6 +91,7 @@ class Browser:
         failed = self._call("Page.navigate", url=url).get("errorText")
         if failed:
             raise BrowserFailed(f"the page does not open: {failed}")
+        self.wait_until("document.readyState === 'complete'")
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression gives in the page."""

@@ -117,10 +117,12 @@ impl<S: Store> StatusPage<S> {
         }
     }
 
+    /// Reads what takes reading files. Those who look at a server whose disk does not answer want the rest.
     async fn read_sizes(&self) {
-        let disk_bytes = self.sources.store.disk_bytes().await.ok();
-        let watchers = self.sources.feed.window().await.map_or(0, |window| window.watchers as u64);
-        *self.sizes.lock() = Sizes { disk_bytes, watchers };
+        let read = async { (self.sources.store.disk_bytes().await, self.sources.feed.window().await) };
+        let Ok((disk_bytes, window)) = tokio::time::timeout(EVERY, read).await else { return };
+        *self.sizes.lock() =
+            Sizes { disk_bytes: disk_bytes.ok(), watchers: window.map_or(0, |window| window.watchers as u64) };
     }
 
     /// All but the points as of the last reading.

@@ -100,8 +100,9 @@ function draw(article, pointer) {
   const largest = Math.max(0, ...a, ...b);
   const most = plot.top || roundUp(largest);
   const round = (value) => Math.round(value * 10) / 10;
-  // The newest point is at the right edge, whatever there is of older ones.
-  const x = (index) => round(right - ((a.length - 1 - index) / (POINTS - 1)) * (right - left));
+  // The newest point is at the right edge; a server that has just begun has a shorter past.
+  const span = [60, 120, POINTS].find((points) => points >= a.length);
+  const x = (index) => round(right - ((a.length - 1 - index) / (span - 1)) * (right - left));
   const y = (value) => round(bottom - (Math.min(value, most) / most) * (bottom - top));
   picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const parts = [0, 0.5, 1].map((part) => svg("line", { class: "grid", x1: left, x2: right, y1: y(most * part), y2: y(most * part) }));
@@ -110,11 +111,13 @@ function draw(article, pointer) {
     if (plot.b) parts.push(svg("path", { class: "b", d: line(b, x, y, false) }));
     parts.push(svg("path", { class: "a", d: line(a, x, y, false) }));
   }
-  parts.push(svg("text", { class: "axis", x: left, y: top + 11 }, `${number(most)}${plot.unit}`));
-  parts.push(svg("text", { class: "axis", x: left, y: height - 3 }, "5 min ago"));
+  if (pointer === undefined) {
+    parts.push(svg("text", { class: "axis", x: left, y: top + 11 }, `${number(most)}${plot.unit}`));
+  }
+  parts.push(svg("text", { class: "axis", x: left, y: height - 3 }, span < 120 ? `${span} s ago` : `${span / 60} min ago`));
   parts.push(svg("text", { class: "axis", x: right, y: height - 3, "text-anchor": "end" }, "now"));
   if (pointer !== undefined && a.length) {
-    const back = Math.round(((right - pointer) / (right - left)) * (POINTS - 1));
+    const back = Math.round(((right - pointer) / (right - left)) * (span - 1));
     const index = a.length - 1 - Math.max(0, back);
     if (index >= 0) {
       const told = [a[index], ...(plot.b ? [b[index]] : [])].map(number).join(" · ");
