@@ -16,6 +16,8 @@ mod load;
 mod mistakes;
 #[path = "cli/settings.rs"]
 mod settings;
+#[path = "cli/top.rs"]
+mod top;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;

@@ -12,6 +12,8 @@ mod deadlines;
 mod errors;
 #[path = "wire/gzip.rs"]
 mod gzip;
+#[path = "wire/hot_keys.rs"]
+mod hot_keys;
 #[path = "wire/meddling.rs"]
 mod meddling;
 #[path = "wire/paging.rs"]

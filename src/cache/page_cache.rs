@@ -22,13 +22,14 @@
 //! the second time within a while, so that whoever reads everything once pushes nothing out.
 
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::model::{Change, IndexKey};
+use crate::model::{Change, Domain, IndexKey};
 use crate::store::Scope;
 
 const SLOTS: usize = 4096;
@@ -77,7 +78,16 @@ struct Shard {
 
 struct Page {
     ticket: Ticket,
-    answer: Bytes,
+    kept: KeptPage,
+}
+
+/// A page that was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptPage {
+    /// The answer, encoded.
+    pub answer: Bytes,
+    /// The domain that was queried.
+    pub domain: Arc<str>,
 }
 
 impl Page {
@@ -105,14 +115,14 @@ impl PageCache {
     }
 
     /// The page that answers a request, if it is here.
-    pub fn get(&self, request: &[u8]) -> Option<Bytes> {
+    pub fn get(&self, request: &[u8]) -> Option<KeptPage> {
         if request.len() > MAX_REQUEST_BYTES {
             return None;
         }
         let mut shard = self.shard(self.hasher.hash_one(request)).lock();
         let page = shard.pages.get(request)?;
         if self.word(page.ticket.slot) == page.ticket.word {
-            return Some(page.answer.clone());
+            return Some(page.kept.clone());
         }
         shard.remove(request);
         None
@@ -130,7 +140,7 @@ impl PageCache {
     }
 
     /// Keeps the answer to a request, if it has been asked for before.
-    pub fn fill(&self, request: &[u8], ticket: Ticket, answer: &Bytes) {
+    pub fn fill(&self, request: &[u8], ticket: Ticket, domain: &Domain, answer: &Bytes) {
         if request.len() > MAX_REQUEST_BYTES || self.word(ticket.slot) != ticket.word {
             return;
         }
@@ -141,7 +151,8 @@ impl PageCache {
         }
         let seen = &mut shard.seen[hash as usize % SEEN];
         if *seen == hash {
-            shard.insert(request, Page { ticket, answer: answer.clone() });
+            let kept = KeptPage { answer: answer.clone(), domain: domain.as_str().into() };
+            shard.insert(request, Page { ticket, kept });
         } else {
             *seen = hash;
         }
@@ -212,17 +223,17 @@ impl PageCache {
 impl Shard {
     fn insert(&mut self, request: &[u8], page: Page) {
         self.remove(request);
-        self.bytes += Page::cost(request, &page.answer);
+        self.bytes += Page::cost(request, &page.kept.answer);
         self.pages.push(request.into(), page);
         while self.bytes > self.max_bytes {
             let Some((request, page)) = self.pages.pop_lru() else { break };
-            self.bytes -= Page::cost(&request, &page.answer);
+            self.bytes -= Page::cost(&request, &page.kept.answer);
         }
     }
 
     fn remove(&mut self, request: &[u8]) {
         if let Some(page) = self.pages.pop(request) {
-            self.bytes -= Page::cost(request, &page.answer);
+            self.bytes -= Page::cost(request, &page.kept.answer);
         }
     }
 }

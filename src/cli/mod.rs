@@ -13,6 +13,7 @@ mod profiles;
 mod reindex;
 mod serve;
 mod server_state;
+mod top;
 mod verify;
 mod watch;
 
@@ -91,6 +92,11 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Print what a server says about itself.
     Status(server_state::StatusArgs),
+    /// Show again and again what a server does and which ids and domains are read most.
+    ///
+    /// On a terminal the report stays in its place; elsewhere each report is some tab-separated lines, or with --json one
+    /// line. Rates are about the time since the report before, those of ids and domains about the last minute.
+    Top(top::TopArgs),
     /// Ask a server whether it serves; the exit code is the answer.
     Health(server_state::HealthArgs),
     /// Check everything that a store holds against everything else; the exit code is 1 when something is wrong.
@@ -186,6 +192,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Load(args) => load::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Status(args) => server_state::status(&args),
+        Command::Top(args) => top::run(&args),
         Command::Health(args) => server_state::health(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Repair(args) => backups::run_repair(&args),

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::connection::ConnectionArgs;
-use super::output::{OutputArgs, stdout, to_json};
+use super::output::{OutputArgs, size, stdout, to_json};
 use crate::client::{FeedHold, GetStatusResponse, Health};
 
 #[derive(Debug, Args)]
@@ -147,15 +147,4 @@ impl Status {
         rows.extend(self.holds.iter().map(held));
         rows
     }
-}
-
-/// Bytes for people.
-fn size(bytes: i64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let (mut value, mut unit) = (bytes as f64, 0);
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }

@@ -6,12 +6,17 @@
 //!
 //! What the cache, the feed and the store know is asked of them by the server when somebody wants to see it.
 //!
-//! Invariant: nothing here ever holds an id, an e-mail or any other text from a caller.
+//! [`hot_keys`] counts what is read most, [`slowest_calls`] keeps the slowest calls of the last minutes for the status page.
+//!
+//! Invariant: but for the ids and domains in `hot_keys` nothing here ever holds a text from a caller, and no e-mail, name
+//! or attribute at all.
 
 pub mod calls;
 pub mod code;
+pub mod hot_keys;
 pub mod method;
 pub mod observer;
+pub mod slowest_calls;
 
 pub use calls::{CallFigures, Calls, MethodFigures};
 pub use code::Code;

@@ -67,6 +67,11 @@ impl Observer {
         self
     }
 
+    /// The cells that count all calls, if there are any.
+    pub fn calls(&self) -> Option<&Arc<Calls>> {
+        self.calls.as_ref()
+    }
+
     /// Whether anybody wants to know. If not, no clock is read for calls.
     pub fn is_on(&self) -> bool {
         self.calls.is_some() || !self.sinks.is_empty()

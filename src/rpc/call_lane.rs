@@ -55,7 +55,7 @@ impl Call {
 type Answer = Pin<Box<dyn Future<Output = Result<Bytes, RpcError>> + Send>>;
 
 /// What answers the calls of the lane.
-pub trait Calls: Send + Sync {
+pub trait LaneCalls: Send + Sync {
     /// Begins a call; `None` when its message cannot be decoded.
     fn begin(&self, call: Call, message: Bytes) -> Option<Answer>;
 }
@@ -73,7 +73,7 @@ impl<S> HandlerCalls<S> {
     }
 }
 
-impl<S: Store> Calls for HandlerCalls<S> {
+impl<S: Store> LaneCalls for HandlerCalls<S> {
     fn begin(&self, call: Call, message: Bytes) -> Option<Answer> {
         let handler = self.handler.clone();
         let profile = |EncodedProfile(profile)| profile;
@@ -110,12 +110,12 @@ fn decode<M: prost::Message + Default>(message: Bytes) -> Option<M> {
 #[derive(Clone)]
 pub struct CallLane<S> {
     inner: S,
-    calls: Arc<dyn Calls>,
+    calls: Arc<dyn LaneCalls>,
 }
 
 impl<S> CallLane<S> {
     /// The lane beside a service that would answer the same calls.
-    pub fn new(inner: S, calls: Arc<dyn Calls>) -> Self {
+    pub fn new(inner: S, calls: Arc<dyn LaneCalls>) -> Self {
         Self { inner, calls }
     }
 }

@@ -62,7 +62,6 @@ fn table() -> Vec<(RpcError, Row)> {
         (RpcError::NotFound { id: id() }, Row { metadata: &[ID], ..row(NotFound, "PROFILE_NOT_FOUND") }),
         (RpcError::EtagOfAbsent { id: id(), index: None }, Row { metadata: &[ID], ..row(Aborted, "ETAG_MISMATCH") }),
         (RpcError::DeadlineExceeded, row(DeadlineExceeded, "DEADLINE")),
-        (RpcError::NotImplemented("Backup"), row(Unimplemented, "NOT_IMPLEMENTED")),
         (single(Rejection::NotFound), Row { metadata: &[ID], ..row(NotFound, "PROFILE_NOT_FOUND") }),
         (single(Rejection::AlreadyExists), Row { metadata: &[ID], ..row(AlreadyExists, "PROFILE_EXISTS") }),
         (single(Rejection::EmailInUse), Row { metadata: &[ID], ..row(AlreadyExists, "EMAIL_IN_USE") }),

@@ -26,6 +26,7 @@ use super::first_piece::{CONTENT_TYPE, FirstPiece, ReplayBody, is_plain};
 use super::lane_body::{LaneBody, Message};
 use super::lane_request;
 use crate::cache::{HotCache, Lookup};
+use crate::observe::hot_keys::HotKeys;
 
 const GET_PROFILE: &str = "/profilestore.v1.ProfileService/GetProfile";
 const BATCH_GET_PROFILES: &str = "/profilestore.v1.ProfileService/BatchGetProfiles";
@@ -44,6 +45,7 @@ pub struct FastLane<S> {
 struct Lane<S> {
     inner: S,
     cache: Option<Arc<HotCache>>,
+    hot_keys: Arc<HotKeys>,
 }
 
 /// The calls that the lane knows.
@@ -55,15 +57,15 @@ enum Call {
 }
 
 impl<S> FastLane<S> {
-    /// The lane beside a service that answers from a store behind this cache.
-    pub fn new(inner: S, cache: Option<Arc<HotCache>>) -> Self {
-        Self { lane: Arc::new(Lane { inner, cache }) }
+    /// The lane beside a service that answers from a store behind this cache. What it answers it notes in `hot_keys`.
+    pub fn new(inner: S, cache: Option<Arc<HotCache>>, hot_keys: Arc<HotKeys>) -> Self {
+        Self { lane: Arc::new(Lane { inner, cache, hot_keys }) }
     }
 }
 
 impl<S: Clone> Clone for FastLane<S> {
     fn clone(&self) -> Self {
-        Self::new(self.lane.inner.clone(), self.lane.cache.clone())
+        Self::new(self.lane.inner.clone(), self.lane.cache.clone(), self.lane.hot_keys.clone())
     }
 }
 
@@ -164,7 +166,7 @@ where
                     if is_single
                         && let Some(data) = taken.body().data()
                         && let Some(cache) = &lane.cache
-                        && let Some(message) = answer(*call, cache, data)
+                        && let Some(message) = answer(*call, cache, &lane.hot_keys, data)
                     {
                         return Poll::Ready(Ok(respond(message, data.len())));
                     }
@@ -177,15 +179,28 @@ where
 }
 
 /// The answer to a request's whole body, if the cache has it.
-fn answer(call: Call, cache: &HotCache, body: &[u8]) -> Option<Message> {
+fn answer(call: Call, cache: &HotCache, hot_keys: &HotKeys, body: &[u8]) -> Option<Message> {
     let message = lane_request::message(body)?;
     match call {
-        Call::Get => match cache.lookup(lane_request::id(message)?) {
-            Lookup::Hit(record) => Message::encoded(record.profile()),
-            Lookup::Absent | Lookup::Miss => None,
-        },
-        Call::BatchGet => Message::profiles(&cache.lookup_all(&lane_request::ids(message)?)?),
-        Call::Query => Message::encoded(cache.pages().get(message)?),
+        Call::Get => {
+            let id = lane_request::id(message)?;
+            let Lookup::Hit(record) = cache.lookup(id) else { return None };
+            let message = Message::encoded(record.profile())?;
+            hot_keys.note_id(id);
+            Some(message)
+        }
+        Call::BatchGet => {
+            let ids = lane_request::ids(message)?;
+            let message = Message::profiles(&cache.lookup_all(&ids)?)?;
+            hot_keys.note_ids(ids.iter().copied());
+            Some(message)
+        }
+        Call::Query => {
+            let page = cache.pages().get(message)?;
+            let message = Message::encoded(page.answer)?;
+            hot_keys.note_domain(&page.domain);
+            Some(message)
+        }
     }
 }
 

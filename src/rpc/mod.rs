@@ -40,7 +40,7 @@ mod wire {
     include!(concat!(env!("OUT_DIR"), "/wire/profilestore.v1.rs"));
 }
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
@@ -51,7 +51,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::Layer;
 
 use self::admin_service::AdminHandler;
-use self::call_lane::{CallLane, Calls, HandlerCalls};
+use self::call_lane::{CallLane, HandlerCalls, LaneCalls};
 use self::call_notes::Noted;
 use self::deadline::{Deadline, DeadlineLayer};
 use self::fast_lane::FastLane;
@@ -67,7 +67,8 @@ use crate::cache::HotCache;
 use crate::feed::{Feed, MAX_WATCHERS};
 use crate::model::Canonicalization;
 use crate::model::limits::MAX_REQUEST_BYTES;
-use crate::observe::Observer;
+use crate::observe::hot_keys::HotKeys;
+use crate::observe::{Calls, Observer};
 use crate::store::Store;
 
 /// The names under which health is reported: the server as a whole, and each service.
@@ -77,12 +78,15 @@ const HEALTH_NAMES: [&str; 3] = ["", profile_service_server::SERVICE_NAME, admin
 #[derive(Clone)]
 pub struct Services {
     routes: Routes,
-    calls: Arc<dyn Calls>,
+    calls: Arc<dyn LaneCalls>,
     health: HealthReporter,
     cache: Option<Arc<HotCache>>,
     in_flight: Arc<InFlight>,
+    hot_keys: Arc<HotKeys>,
     observer: Arc<Observer>,
     held: Arc<HeldAnswers>,
+    /// Those of the observer, for GetStatus.
+    observed_calls: Arc<OnceLock<Arc<Calls>>>,
     /// Ends the watches.
     watches_end: CancellationToken,
 }
@@ -106,14 +110,22 @@ pub async fn services_with_feed<S: Store>(
     settings: Canonicalization,
 ) -> Result<Services, tonic_reflection::server::Error> {
     let watches_end = feed.closing().clone();
-    let handler = Arc::new(ProfileHandler::new(store.clone(), feed.clone(), settings));
+    let hot_keys = Arc::new(HotKeys::new(std::thread::available_parallelism().map_or(1, usize::from)));
+    let handler = Arc::new(ProfileHandler::new(store.clone(), feed.clone(), settings, hot_keys.clone()));
     let calls = Arc::new(HandlerCalls::new(handler.clone(), cache.clone()));
     let profiles = ProfileServiceServer::from_arc(handler)
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let admin = AdminServiceServer::new(AdminHandler::new(store, feed, cache.clone()))
-        .accept_compressed(CompressionEncoding::Gzip)
-        .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let observed_calls = Arc::new(OnceLock::new());
+    let admin = AdminServiceServer::new(AdminHandler::new(
+        store,
+        feed,
+        cache.clone(),
+        hot_keys.clone(),
+        observed_calls.clone(),
+    ))
+    .accept_compressed(CompressionEncoding::Gzip)
+    .max_decoding_message_size(MAX_REQUEST_BYTES);
     let health = HealthReporter::new();
     let routes = Routes::new(profiles)
         .add_service(admin)
@@ -124,7 +136,8 @@ pub async fn services_with_feed<S: Store>(
     let in_flight = InFlight::new(REQUEST_BYTES_IN_FLIGHT);
     let held = HeldAnswers::new(ANSWER_BYTES_HELD);
     let observer = Arc::default();
-    let services = Services { routes, calls, health, cache, in_flight, held, observer, watches_end };
+    let services =
+        Services { routes, calls, health, cache, in_flight, hot_keys, held, observer, observed_calls, watches_end };
     services.set_health(ServingStatus::Serving).await;
     Ok(services)
 }
@@ -142,6 +155,10 @@ impl Services {
 
     /// The same services, with an observer who is told about their calls.
     pub fn with_observer(self, observer: Arc<Observer>) -> Self {
+        if let Some(calls) = observer.calls() {
+            // Only the first observer's calls are told; a server has one.
+            let _ = self.observed_calls.set(calls.clone());
+        }
         Self { observer, ..self }
     }
 
@@ -150,13 +167,19 @@ impl Services {
         let lane = CallLane::new(self.routes.clone(), self.calls.clone());
         let charged = Charged::new(DeadlineLayer.layer(lane), self.in_flight.clone());
         let noted = Noted::new(charged, self.observer.clone());
-        let holding = Holding::new(FastLane::new(noted, self.cache.clone()), self.held.clone());
+        let holding =
+            Holding::new(FastLane::new(noted, self.cache.clone(), self.hot_keys.clone()), self.held.clone());
         Observed::new(holding, self.observer.clone())
     }
 
     /// The same without the lanes, and unobserved.
     pub fn generated(&self) -> Charged<Deadline<Routes>> {
         Charged::new(DeadlineLayer.layer(self.routes.clone()), self.in_flight.clone())
+    }
+
+    /// What is read most.
+    pub fn hot_keys(&self) -> &Arc<HotKeys> {
+        &self.hot_keys
     }
 
     /// The bytes of the requests that are in flight now.

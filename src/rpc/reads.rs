@@ -34,6 +34,7 @@ impl<S: Store> ProfileHandler<S> {
         let id = violations.check(ProfileId::parse(&request.id, "id"));
         let mask = violations.check(ReadMask::parse(request.read_mask.as_ref(), "read_mask"));
         let (Some(id), Some(mask)) = (id, mask) else { return Err(violations.into()) };
+        self.hot_keys.note_id(id.as_str());
         match self.store.get(&id).await? {
             Some(record) => render(&record, &mask).map(EncodedProfile),
             None => Err(RpcError::NotFound { id }),
@@ -48,6 +49,7 @@ impl<S: Store> ProfileHandler<S> {
         let ids = violations.check(distinct_ids(&request.ids));
         let mask = violations.check(ReadMask::parse(request.read_mask.as_ref(), "read_mask"));
         let (Some(ids), Some(mask)) = (ids, mask) else { return Err(violations.into()) };
+        self.hot_keys.note_ids(ids.iter().map(ProfileId::as_str));
         let records = self.store.get_many(&ids).await?;
         let mut response = wire::BatchGetProfilesResponse::default();
         for (id, record) in ids.iter().zip(records) {
@@ -81,9 +83,14 @@ impl<S: Store> ProfileHandler<S> {
         &self,
         request: pb::QueryProfilesByDomainRequest,
     ) -> Result<ProfilePage, RpcError> {
-        let scope = queried_scope(&request);
+        let domain = Domain::parse(&request.domain, "domain");
+        let scope = queried_scope(domain.as_ref(), request.include_subdomains);
         let paging = Paging { page_size: request.page_size, page_token: request.page_token };
-        self.page("QueryProfilesByDomain", scope, paging, request.read_mask).await
+        let page = self.page("QueryProfilesByDomain", scope, paging, request.read_mask).await?;
+        if let Ok(domain) = &domain {
+            self.hot_keys.note_domain(domain.as_str());
+        }
+        Ok(page)
     }
 
     /// The same with the answer encoded; `message` is the request as it was sent, under which the cache keeps it.
@@ -93,14 +100,18 @@ impl<S: Store> ProfileHandler<S> {
         request: pb::QueryProfilesByDomainRequest,
         cache: Option<&HotCache>,
     ) -> Result<Bytes, RpcError> {
-        let scope = queried_scope(&request);
+        let domain = Domain::parse(&request.domain, "domain");
+        let scope = queried_scope(domain.as_ref(), request.include_subdomains);
         let ticket = cache.zip(scope.as_ref().ok()).and_then(|(cache, scope)| cache.pages().ticket(scope));
         let paging = Paging { page_size: request.page_size, page_token: request.page_token };
         let page = self.page("QueryProfilesByDomain", scope, paging, request.read_mask).await?;
         let ProfilePage { profiles, next_page_token } = page;
         let answer: Bytes = wire::QueryProfilesByDomainResponse { profiles, next_page_token }.encode_to_vec().into();
-        if let (Some(cache), Some(ticket)) = (cache, ticket) {
-            cache.pages().fill(&message, ticket, &answer);
+        if let Ok(domain) = &domain {
+            self.hot_keys.note_domain(domain.as_str());
+            if let (Some(cache), Some(ticket)) = (cache, ticket) {
+                cache.pages().fill(&message, ticket, domain, &answer);
+            }
         }
         Ok(answer)
     }
@@ -173,8 +184,8 @@ impl<S: Store> ProfileHandler<S> {
     }
 }
 
-fn queried_scope(request: &pb::QueryProfilesByDomainRequest) -> Result<Scope, Violations> {
-    Domain::parse(&request.domain, "domain").map(|domain| Scope::domain(&domain, request.include_subdomains))
+fn queried_scope(domain: Result<&Domain, &Violations>, include_subdomains: bool) -> Result<Scope, Violations> {
+    domain.map(|domain| Scope::domain(domain, include_subdomains)).map_err(Violations::clone)
 }
 
 /// The profile as it is sent: as it is stored, or decoded to select the fields of a mask.

@@ -15,6 +15,7 @@ pub mod sample;
 pub mod serving;
 mod settings;
 pub mod stack;
+mod status_page;
 mod store_settings;
 
 pub use observe_settings::ObserveSettings;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::admin::{self, Admin};
 use super::metrics::{self, Metrics};
@@ -16,8 +16,10 @@ use super::sample;
 use super::serving::{self, ServingLimits};
 use super::settings::Settings;
 use super::stack::{self, ServerStore};
+use super::status_page;
 use crate::engine::sled::OpenError;
 use crate::feed::Feed;
+use crate::observe::slowest_calls::SlowestCalls;
 use crate::observe::{Calls, Observer};
 use crate::rpc;
 use crate::store::{Store, StoreError, StoreState};
@@ -70,6 +72,8 @@ pub struct Server {
     drain_delay: Duration,
     /// No more calls are wanted.
     unready: CancellationToken,
+    /// Ends the reading of figures for the status page.
+    _figures_end: DropGuard,
 }
 
 impl Server {
@@ -92,7 +96,7 @@ impl Server {
         let unready = CancellationToken::new();
         let feed = Arc::new(Feed::start(store.clone(), settings.limits.watchers));
         let (cache, canonicalization) = (store.cache().clone(), settings.email.canonicalization());
-        let services = rpc::services_with_feed(store.clone(), feed, Some(cache), canonicalization)
+        let services = rpc::services_with_feed(store.clone(), feed.clone(), Some(cache), canonicalization)
             .await
             .map_err(|error| ServeError::Start(error.to_string()))?
             .with_request_bytes_in_flight(settings.limits.request_bytes_in_flight)
@@ -102,6 +106,28 @@ impl Server {
             let calls = Calls::new();
             observer = observer.with_calls(calls.clone());
             routes = routes.merge(metrics::routes(Metrics::new(calls).with_publisher(publishing.figures().cloned())));
+        }
+        let figures_end = CancellationToken::new();
+        if settings.observe.status_page {
+            let slow = Arc::new(SlowestCalls::new());
+            observer = observer.with_sink(slow.clone());
+            let sources = status_page::Sources {
+                store: store.clone(),
+                commits: Box::new(|| {
+                    (
+                        crate::figures::Distribution::new(&crate::figures::SIZE_BOUNDS),
+                        crate::figures::Distribution::new(&crate::figures::LATENCY_BOUNDS),
+                    )
+                }),
+                cache: store.cache().clone(),
+                feed,
+                calls: observer.calls().cloned(),
+                hot_keys: services.hot_keys().clone(),
+                slow,
+                draining: unready.clone(),
+                whole_ids: settings.observe.status_page_ids,
+            };
+            routes = routes.merge(status_page::routes(sources, figures_end.clone()));
         }
         let services = services.with_observer(Arc::new(observer));
         Ok(Self {
@@ -114,6 +140,7 @@ impl Server {
             limits: settings.serving_limits(),
             drain_delay: settings.server.drain_delay,
             unready,
+            _figures_end: figures_end.drop_guard(),
         })
     }
 
