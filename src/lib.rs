@@ -2,7 +2,8 @@
 //!
 //! A map in reading order, from the ground up; each module imports only from those above it here:
 //!
-//! 1. [`pb`]: generated messages of the public API; [`model`]: ids, e-mails, domains, profiles, writes, limits.
+//! 1. [`pb`]: generated messages of the public API; [`model`]: ids, e-mails, domains, profiles, writes, limits;
+//!    [`trace`]: spans, and what carries a trace with a write.
 //! 2. [`store`]: the seam, a trait whose documentation is the contract of every store.
 //! 3. [`engine`]: stores that keep profiles, in memory and in sled behind a commit log.
 //! 4. [`cache`]: a store around a store that answers hot reads from memory.
@@ -23,3 +24,4 @@ pub mod pb;
 pub mod rpc;
 pub mod server;
 pub mod store;
+pub mod trace;

@@ -40,6 +40,7 @@ impl KeptChanges {
                 id: change.id.clone(),
                 record: change.record.clone(),
                 previous_index_key: change.previous_index_key.clone().filter(|_| change.moves_index_key()),
+                trace: change.trace,
             };
             self.bytes += kept.cost();
             self.changes.push_back(kept);

@@ -135,6 +135,7 @@ mod tests {
             id: ProfileId::parse("a", "id").unwrap(),
             record: None,
             previous_index_key: None,
+            trace: None,
         }
     }
 
