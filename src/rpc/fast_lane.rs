@@ -165,7 +165,7 @@ where
                         && let Some(cache) = &lane.cache
                         && let Some(message) = answer(*call, cache, data)
                     {
-                        return Poll::Ready(Ok(respond(message)));
+                        return Poll::Ready(Ok(respond(message, data.len())));
                     }
                     lane.inner.clone().oneshot(taken.map(|body| ReplayBody::after(body, read)))
                 }
@@ -187,8 +187,8 @@ fn answer(call: Call, cache: &HotCache, body: &[u8]) -> Option<Message> {
     }
 }
 
-fn respond<R>(message: Message) -> Response<LaneBody<R>> {
-    let mut response = Response::new(LaneBody::answer(message));
+fn respond<R>(message: Message, answered: usize) -> Response<LaneBody<R>> {
+    let mut response = Response::new(LaneBody::answer(message, answered));
     let mut headers = HeaderMap::with_capacity(2);
     headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
     *response.headers_mut() = headers;

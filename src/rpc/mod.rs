@@ -3,11 +3,12 @@
 //! [`profile_service`] answers callers (`reads`, `writes`, `import`, `export`, `watch`, with `request`, `checked_write`
 //! and `page_token` for what they share), [`admin_service`] operators. [`error`] is the one place where a failure becomes a status.
 //! [`deadline`] ends every call at its caller's deadline; `fast_lane` (with `lane_request` and `lane_body`) answers
-//! hot reads past all of that. [`in_flight`] bounds the bytes of all requests. [`services`] puts all of it together, with health
+//! hot reads past all of that; `observed` and `call_notes` tell an observer what became of each call. [`in_flight`] bounds the bytes of all requests. [`services`] puts all of it together, with health
 //! and reflection beside it; how it is served is the server's business.
 
 pub mod admin_service;
 mod backup;
+mod call_notes;
 mod checked_write;
 pub mod codec;
 pub mod deadline;
@@ -19,6 +20,7 @@ pub mod in_flight;
 mod lane_body;
 mod lane_request;
 mod message_ends;
+mod observed;
 mod page_token;
 pub mod profile_service;
 mod reads;
@@ -44,10 +46,12 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::Layer;
 
 use self::admin_service::AdminHandler;
+use self::call_notes::Noted;
 use self::deadline::{Deadline, DeadlineLayer};
 use self::fast_lane::FastLane;
 pub use self::in_flight::REQUEST_BYTES_IN_FLIGHT;
 use self::in_flight::{Charged, InFlight};
+use self::observed::Observed;
 use self::profile_service::ProfileHandler;
 use self::wire::admin_service_server::{self, AdminServiceServer};
 use self::wire::profile_service_server::{self, ProfileServiceServer};
@@ -55,6 +59,7 @@ use crate::cache::HotCache;
 use crate::feed::{Feed, MAX_WATCHERS};
 use crate::model::Canonicalization;
 use crate::model::limits::MAX_REQUEST_BYTES;
+use crate::observe::Observer;
 use crate::store::Store;
 
 /// The names under which health is reported: the server as a whole, and each service.
@@ -67,6 +72,7 @@ pub struct Services {
     health: HealthReporter,
     cache: Option<Arc<HotCache>>,
     in_flight: Arc<InFlight>,
+    observer: Arc<Observer>,
     /// Ends the watches.
     watches_end: CancellationToken,
 }
@@ -104,7 +110,8 @@ pub async fn services_with_feed<S: Store>(
         .add_service(reflection().build_v1alpha()?)
         .prepare();
     let in_flight = InFlight::new(REQUEST_BYTES_IN_FLIGHT);
-    let services = Services { routes, health, cache, in_flight, watches_end };
+    let observer = Arc::default();
+    let services = Services { routes, health, cache, in_flight, observer, watches_end };
     services.set_health(ServingStatus::Serving).await;
     Ok(services)
 }
@@ -115,12 +122,18 @@ impl Services {
         Self { in_flight: InFlight::new(limit), ..self }
     }
 
-    /// The services with their deadlines and bounds and the fast lane, as one service to serve.
-    pub fn stack(&self) -> FastLane<Charged<Deadline<Routes>>> {
-        FastLane::new(self.generated(), self.cache.clone())
+    /// The same services, with an observer who is told about their calls.
+    pub fn with_observer(self, observer: Arc<Observer>) -> Self {
+        Self { observer, ..self }
     }
 
-    /// The same without the fast lane.
+    /// The services with their deadlines and bounds, the fast lane and their observer, as one service to serve.
+    pub fn stack(&self) -> Observed<FastLane<Noted<Charged<Deadline<Routes>>>>> {
+        let noted = Noted::new(self.generated(), self.observer.clone());
+        Observed::new(FastLane::new(noted, self.cache.clone()), self.observer.clone())
+    }
+
+    /// The same without the fast lane, and unobserved.
     pub fn generated(&self) -> Charged<Deadline<Routes>> {
         Charged::new(DeadlineLayer.layer(self.routes.clone()), self.in_flight.clone())
     }
