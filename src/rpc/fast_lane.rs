@@ -23,7 +23,8 @@ use tower::{Service, ServiceExt};
 use super::deadline::timeout_of;
 use super::lane_body::{LaneBody, Message, ReplayBody};
 use super::lane_request;
-use crate::cache::{HotCache, Lookup};
+use crate::cache::{HotCache, LOOK_UP, Lookup, OUTCOME};
+use crate::trace;
 
 const GET_PROFILE: &str = "/profilestore.v1.ProfileService/GetProfile";
 const BATCH_GET_PROFILES: &str = "/profilestore.v1.ProfileService/BatchGetProfiles";
@@ -179,11 +180,23 @@ where
 fn answer(call: Call, cache: &HotCache, body: &[u8]) -> Option<Message> {
     let message = lane_request::message(body)?;
     match call {
-        Call::Get => match cache.lookup(lane_request::id(message)?) {
-            Lookup::Hit(record) => Message::profile(record.profile()),
-            Lookup::Absent | Lookup::Miss => None,
-        },
-        Call::BatchGet => Message::profiles(&cache.lookup_all(&lane_request::distinct_ids(message)?)?),
+        Call::Get => {
+            let id = lane_request::id(message)?;
+            let look_up = trace::step(LOOK_UP);
+            let found = cache.lookup(id);
+            look_up.end(OUTCOME, found.word());
+            match found {
+                Lookup::Hit(record) => Message::profile(record.profile()),
+                Lookup::Absent | Lookup::Miss => None,
+            }
+        }
+        Call::BatchGet => {
+            let ids = lane_request::distinct_ids(message)?;
+            let look_up = trace::step(LOOK_UP);
+            let found = cache.lookup_all(&ids);
+            look_up.end(OUTCOME, if found.is_some() { "hit" } else { "miss" });
+            Message::profiles(&found?)
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{self, Admin};
+use super::log_filter;
 use super::metrics::{self, Metrics};
 use super::open_files;
 use super::sample;
@@ -17,9 +17,13 @@ use super::settings::Settings;
 use super::stack::{self, ServerStore};
 use crate::engine::sled::OpenError;
 use crate::feed::Feed;
-use crate::observe::{Calls, Observer};
+use crate::observe::traces::{Exporter, TraceError};
+use crate::observe::{Calls, Observer, SlowCalls};
 use crate::rpc;
 use crate::store::{Store, StoreError, StoreState};
+
+/// How long a shutdown waits at most for the collector to take the last traces.
+const LAST_TRACES: Duration = Duration::from_secs(2);
 
 /// Why a server cannot start or has to stop.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +44,9 @@ pub enum ServeError {
     /// A thread or a service cannot be started.
     #[error("the server cannot be started: {0}")]
     Start(String),
+    /// Traces cannot be exported as the settings say.
+    #[error(transparent)]
+    Traces(#[from] TraceError),
     /// The sample cannot be loaded.
     #[error("the sample profiles cannot be loaded: {0}")]
     Sample(StoreError),
@@ -58,6 +65,7 @@ pub enum ServeError {
 pub struct Server {
     store: Arc<ServerStore>,
     services: rpc::Services,
+    traces: Option<Exporter>,
     grpc: tokio::net::TcpListener,
     grpc_address: SocketAddr,
     admin: Admin,
@@ -90,18 +98,20 @@ impl Server {
             .await
             .map_err(|error| ServeError::Start(error.to_string()))?
             .with_request_bytes_in_flight(settings.limits.request_bytes_in_flight);
-        let (mut observer, mut routes) = (Observer::new(), Router::new());
+        let (mut observer, mut routes) = (Observer::new(), log_filter::routes());
         if settings.observe.metrics {
             let calls = Calls::new();
             observer = observer.with_calls(calls.clone());
             routes = routes.merge(metrics::routes(Metrics::new(calls)));
         }
+        observer = observer.with_sink(Arc::new(SlowCalls::new(settings.observe.slow_request)));
         let services = services.with_observer(Arc::new(observer));
         Ok(Self {
             grpc_address: grpc.local_addr().map_err(start)?,
             admin: admin::start(admin, store.clone(), unready.clone(), routes).map_err(start)?,
             store,
             services,
+            traces: settings.observe.traces().map(|options| Exporter::start(&options)).transpose()?,
             grpc,
             limits: settings.serving_limits(),
             drain_delay: settings.server.drain_delay,
@@ -167,7 +177,12 @@ impl Server {
             std::mem::forget(self.store);
             return Err(ServeError::StoreFailed { cause });
         }
-        self.store.close().await.map_err(ServeError::Close)
+        let closed = self.store.close().await.map_err(ServeError::Close);
+        if let Some(traces) = self.traces {
+            // An error means a panic, which has been logged.
+            let _ = tokio::task::spawn_blocking(move || traces.stop(LAST_TRACES)).await;
+        }
+        closed
     }
 }
 

@@ -18,7 +18,9 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::SystemTime;
 
 use opentelemetry::global::{BoxedSpan, BoxedTracer};
-use opentelemetry::trace::{Link, Span as _, SpanBuilder, SpanKind, Status, TraceContextExt, TraceState, Tracer as _};
+use opentelemetry::trace::{
+    Link, Span as _, SpanBuilder, SpanKind, Status, TraceContextExt, TraceState, Tracer as _,
+};
 use opentelemetry::{Context, KeyValue};
 use pin_project_lite::pin_project;
 
@@ -88,11 +90,7 @@ impl Step {
 }
 
 /// Runs a future within a span of its own, if there is a trace. `has_failed` says whether the span is an error.
-pub fn within<F: Future>(
-    name: &'static str,
-    future: F,
-    has_failed: fn(&F::Output) -> bool,
-) -> Within<F> {
+pub fn within<F: Future>(name: &'static str, future: F, has_failed: fn(&F::Output) -> bool) -> Within<F> {
     Within { future, name, has_failed, begun: false, context: None }
 }
 

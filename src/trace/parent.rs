@@ -61,10 +61,8 @@ impl TraceParent {
 
     /// The span that a context is about, if it is recorded.
     pub fn of(context: &SpanContext) -> Option<Self> {
-        (context.is_valid() && context.is_sampled()).then(|| Self {
-            trace_id: context.trace_id().to_bytes(),
-            span_id: context.span_id().to_bytes(),
-        })
+        (context.is_valid() && context.is_sampled())
+            .then(|| Self { trace_id: context.trace_id().to_bytes(), span_id: context.span_id().to_bytes() })
     }
 
     /// The same as OpenTelemetry has it, with a caller's `tracestate`.

@@ -117,7 +117,8 @@ impl<K: Stack> Run<K> {
         let is_other = self.rng.random_ratio(1, 5);
         let mark = RequestMark { fingerprint: mark.fingerprint + u64::from(is_other), ..mark.clone() };
         let writes = planned.iter().map(Planned::write).collect();
-        let result = self.stack.store().commit(Commit { writes, mode: *mode, request: Some(mark), trace: None }).await;
+        let result =
+            self.stack.store().commit(Commit { writes, mode: *mode, request: Some(mark), trace: None }).await;
         let expected = planned.iter().map(|write| {
             let now = self.oracle.record(&write.key).filter(|_| !matches!(write.action, Action::Delete));
             Ok(Outcome::Repeated(now.cloned()))

@@ -25,6 +25,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::committer::{Answer, CommitterParts, Message, Queued, Request, fail};
 use super::group_effect::{GroupEffect, GroupState};
+use super::group_trace::GroupTrace;
 use super::head::Head;
 use super::keys::Applied;
 use super::space::SpaceWatch;
@@ -65,6 +66,8 @@ pub(super) struct CommitThread {
     undecided: VecDeque<Request>,
     /// The callers of the group in the making, with what they will be told.
     answers: Vec<(oneshot::Sender<Answer>, Answer)>,
+    /// What the group in the making tells those who trace its writes.
+    trace: GroupTrace,
     /// A batch was begun: if it does not end well, sled may hold half of it.
     applying: bool,
     suspect_mark: PathBuf,
@@ -114,6 +117,7 @@ impl CommitThread {
             undecided: VecDeque::new(),
             closing: false,
             answers: Vec::new(),
+            trace: GroupTrace::default(),
             applying: false,
             suspect_mark: parts.suspect_mark,
             queued,
@@ -243,9 +247,11 @@ impl CommitThread {
         self.requests.forget_old(time);
         let (group, effect) = self.decide(time)?;
         self.pass(Point::Decided)?;
-        if !group.changes.is_empty() || !group.requests.is_empty() {
-            self.make(group, &effect)?;
-        }
+        let changes = group.changes.len();
+        let is_empty = changes == 0 && group.requests.is_empty();
+        let made = if is_empty { Ok(()) } else { self.make(group, &effect) };
+        self.trace.end(changes, made.is_err());
+        made?;
         for (answer, outcome) in self.answers.drain(..) {
             // Nobody may be waiting any more; the commit is made all the same.
             let _ = answer.send(outcome);
@@ -277,6 +283,7 @@ impl CommitThread {
             // The caller is known before anything can go wrong; until it is decided the outcome is unknown.
             let unknown = StoreError::Failed { cause: "the commit was not decided".into() };
             self.answers.push((request.answer, Err(unknown)));
+            self.trace.add(request.commit.trace);
             let outcome = decision.decide(request.commit);
             if let Err(error @ StoreError::Failed { .. }) = outcome {
                 return Err(error);
@@ -298,7 +305,8 @@ impl CommitThread {
         let sequence = self.applied.sequence + sequence_numbers(changes.len());
         let prepared = self.tree.prepare(effect, changes, sequence, *time);
         let log = self.log.as_mut().ok_or(StoreError::Closed)?;
-        let appended = self.progress.during(Step::Append, || log.append(&group));
+        let append = || self.progress.during(Step::Append, || log.append(&group));
+        let appended = self.trace.part("commit_log.append", append);
         let bytes = appended.map_err(|error| StoreError::Failed { cause: error.to_string() })?;
         if self.progress.hung().is_cancelled() {
             // It came back after all, but the callers were told that the outcome is unknown, and it stays so.
@@ -310,7 +318,8 @@ impl CommitThread {
         self.applying = true;
         self.head.begin(sequence);
         self.pass(Point::BatchBegun)?;
-        self.applied = self.progress.during(Step::Apply, || self.tree.apply(prepared))?;
+        let apply = || self.progress.during(Step::Apply, || self.tree.apply(prepared));
+        self.applied = self.trace.part("sled.apply", apply)?;
         self.applying = false;
         self.pass(Point::Applied)?;
         self.observer.after_apply(changes);
