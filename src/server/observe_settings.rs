@@ -35,10 +35,8 @@ impl Default for ObserveSettings {
 impl ObserveSettings {
     /// Checks all values, and says what is wrong with each.
     pub(super) fn check(&self, require: &mut impl FnMut(bool, &str)) {
-        let uri = self.otlp_endpoint.parse::<http::Uri>();
-        let is_http = uri.is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
         require(
-            self.otlp_endpoint.is_empty() || is_http,
+            self.otlp_endpoint.is_empty() || is_endpoint(&self.otlp_endpoint),
             "observe.otlp_endpoint must be http://host:port, or empty to export no traces",
         );
         require((0.0..=1.0).contains(&self.trace_ratio), "observe.trace_ratio must be 0 to 1");
@@ -49,5 +47,41 @@ impl ObserveSettings {
     pub fn traces(&self) -> Option<TraceOptions> {
         let (endpoint, ratio) = (self.otlp_endpoint.clone(), self.trace_ratio);
         (!endpoint.is_empty()).then_some(TraceOptions { endpoint, ratio })
+    }
+}
+
+/// Whether it is the address of a collector that we can talk to, which is without encryption.
+pub(super) fn is_endpoint(address: &str) -> bool {
+    let uri = address.parse::<http::Uri>();
+    uri.is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_value_has_bounds_and_is_named() {
+        let wrong = |settings: ObserveSettings| {
+            let mut wrong = Vec::new();
+            settings.check(&mut |holds, what| wrong.extend((!holds).then(|| what.to_owned())));
+            wrong
+        };
+        let default = ObserveSettings::default;
+        assert_eq!(wrong(default()), Vec::<String>::new());
+        for endpoint in ["https://a:1", "a:4317", "http://", "unix:/a", "http:// a"] {
+            let settings = ObserveSettings { otlp_endpoint: endpoint.into(), ..default() };
+            assert!(wrong(settings)[0].starts_with("observe.otlp_endpoint must be "), "{endpoint}");
+        }
+        for ratio in [-0.1, 1.1, f64::NAN] {
+            let settings = ObserveSettings { trace_ratio: ratio, ..default() };
+            assert!(wrong(settings)[0].starts_with("observe.trace_ratio must be "), "{ratio}");
+        }
+        let settings = ObserveSettings { slow_request: Duration::from_secs(3601), ..default() };
+        assert!(wrong(settings)[0].starts_with("observe.slow_request must be "));
+        let settings = ObserveSettings { otlp_endpoint: "http://[::1]:4317".into(), ..default() };
+        assert_eq!(wrong(settings.clone()), Vec::<String>::new());
+        assert_eq!(settings.traces().unwrap().endpoint, "http://[::1]:4317");
+        assert_eq!(default().traces(), None);
     }
 }

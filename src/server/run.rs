@@ -11,6 +11,7 @@ use super::admin::{self, Admin};
 use super::log_filter;
 use super::metrics::{self, Metrics};
 use super::open_files;
+use super::otel_variables;
 use super::sample;
 use super::serving::{self, ServingLimits};
 use super::settings::Settings;
@@ -105,6 +106,9 @@ impl Server {
             routes = routes.merge(metrics::routes(Metrics::new(calls)));
         }
         observer = observer.with_sink(Arc::new(SlowCalls::new(settings.observe.slow_request)));
+        for variable in otel_variables::standard().unusable {
+            tracing::warn!(variable, "a variable of OpenTelemetry has a value that cannot be used here");
+        }
         let services = services.with_observer(Arc::new(observer));
         Ok(Self {
             grpc_address: grpc.local_addr().map_err(start)?,

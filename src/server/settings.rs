@@ -271,9 +271,10 @@ impl Settings {
     /// command line: a dotted key and a value each.
     pub fn load(file: Option<&Path>, overrides: &[(&str, String)]) -> Result<Self, SettingsError> {
         let mut builder = Config::builder().add_source(Config::try_from(&Self::default())?);
-        let mut standard = otel_variables::settings().into_iter();
-        let standard =
-            standard.try_fold(Config::builder(), |standard, (key, value)| standard.set_override(key, value))?;
+        let mut standard = Config::builder();
+        for (key, value) in otel_variables::standard().settings {
+            standard = standard.set_override(key, value)?;
+        }
         builder = builder.add_source(standard.build()?);
         if let Some(file) = file {
             builder = builder.add_source(File::from(file).format(FileFormat::Toml).required(true));
