@@ -12,12 +12,20 @@ mod exports;
 mod imports;
 #[path = "cli/load.rs"]
 mod load;
+#[path = "cli/log_lines.rs"]
+mod log_lines;
 #[path = "cli/mistakes.rs"]
 mod mistakes;
+#[path = "cli/otlp_receiver.rs"]
+mod otlp_receiver;
+#[path = "cli/personal_data.rs"]
+mod personal_data;
 #[path = "cli/settings.rs"]
 mod settings;
 #[path = "cli/top.rs"]
 mod top;
+#[path = "cli/traces.rs"]
+mod traces;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;

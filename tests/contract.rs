@@ -114,6 +114,7 @@ macro_rules! contract {
                     a_change_says_what_became_of_the_profile,
                     pages_of_changes_are_bounded_and_have_no_gap,
                     a_page_of_changes_ends_at_the_position_asked_for,
+                    a_change_keeps_the_trace_of_its_commit,
                     a_position_is_good_over_a_restart,
                     a_position_that_this_store_did_not_make_is_refused,
                     the_head_wakes_those_who_wait_for_changes,

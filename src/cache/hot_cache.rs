@@ -37,6 +37,17 @@ pub enum Lookup {
     Miss,
 }
 
+impl Lookup {
+    /// Its name in traces.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Hit(_) => "hit",
+            Self::Absent => "negative",
+            Self::Miss => "miss",
+        }
+    }
+}
+
 /// A read that goes past the cache or waits for another; see [`Start`].
 pub(super) enum Begun<'a> {
     Known(Option<Record>),

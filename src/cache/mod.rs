@@ -50,7 +50,7 @@ mod shard;
 #[cfg(test)]
 mod tests;
 
-pub use cached_store::{CachedStore, JOIN_PATIENCE};
+pub use cached_store::{CachedStore, JOIN_PATIENCE, LOOK_UP, OUTCOME};
 pub use figures::CacheFigures;
 pub use hot_cache::{HotCache, Lookup};
 pub use options::CacheOptions;

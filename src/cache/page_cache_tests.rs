@@ -18,6 +18,7 @@ fn change(before: &str, after: Option<&str>) -> Change {
         previous_bytes: Some(1),
         previous_revision: Some(Revision(0)),
         previous_index_key: record(before).index_key(),
+        trace: None,
     }
 }
 

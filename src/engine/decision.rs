@@ -13,6 +13,7 @@ use crate::model::{
     Rejection, Revision, Write,
 };
 use crate::store::{Commit, CommitMode, Corruption, Outcomes, RequestMark, StoreError};
+use crate::trace::TraceParent;
 
 /// The state that an engine has applied so far.
 pub trait CurrentState {
@@ -51,6 +52,8 @@ pub struct GroupDecision<'a, S> {
     next_revision: Revision,
     changes: Vec<Change>,
     requests: Vec<RequestMark>,
+    /// The span that wants the commit which is being decided.
+    trace: Option<TraceParent>,
     /// The records that the group's changes leave behind, by id.
     overlay: HashMap<ProfileId, Option<Record>>,
 }
@@ -71,12 +74,13 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
     /// An empty group.
     pub fn new(basis: GroupBasis<'a, S>) -> Self {
         let next_revision = basis.first_revision;
-        Self { basis, next_revision, changes: Vec::new(), requests: Vec::new(), overlay: HashMap::new() }
+        Self { basis, next_revision, changes: Vec::new(), requests: Vec::new(), trace: None, overlay: HashMap::new() }
     }
 
     /// Decides one commit. After an error nothing of it is in the group.
     pub fn decide(&mut self, commit: Commit) -> Result<Outcomes, StoreError> {
-        let Commit { writes, mode, request } = commit;
+        let Commit { writes, mode, request, trace } = commit;
+        self.trace = trace;
         if let Some(request) = &request
             && let Some(made_ids) = self.made_before(request)?
         {
@@ -241,6 +245,7 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
             previous_bytes: current.map(Record::profile_len),
             previous_revision: current.map(Record::revision),
             previous_index_key: current.and_then(Record::index_key),
+            trace: self.trace,
         });
         revision
     }

@@ -52,6 +52,7 @@ impl KeptChanges {
                 id: change.id.clone(),
                 record: change.record.clone(),
                 previous_index_key: change.previous_index_key.clone().filter(|_| change.moves_index_key()),
+                trace: change.trace,
             };
             self.bytes += kept.cost();
             self.changes.push_back(kept);
@@ -144,6 +145,7 @@ mod tests {
             previous_bytes: None,
             previous_revision: None,
             previous_index_key: None,
+            trace: None,
         };
         kept.push(STORE, CommitTime::default(), &[change]);
     }

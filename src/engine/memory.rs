@@ -336,6 +336,7 @@ impl Store for MemoryStore {
                 previous_bytes: None,
                 previous_revision: None,
                 previous_index_key: None,
+                trace: None,
             })
             .collect();
         let counted = counter_deltas(&as_created)

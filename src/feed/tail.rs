@@ -184,6 +184,7 @@ mod tests {
             id: ProfileId::parse("a", "id").unwrap(),
             record: None,
             previous_index_key: None,
+            trace: None,
         }
     }
 

@@ -129,6 +129,7 @@ mod tests {
             received: Traffic::default(),
             sent: Traffic::default(),
             source: Some(AnswerSource::Store),
+            origin: Default::default(),
         }
     }
 

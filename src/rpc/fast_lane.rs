@@ -25,8 +25,9 @@ use super::deadline::timeout_of;
 use super::first_piece::{CONTENT_TYPE, FirstPiece, ReplayBody, is_plain};
 use super::lane_body::{LaneBody, Message};
 use super::lane_request;
-use crate::cache::{HotCache, Lookup};
+use crate::cache::{HotCache, LOOK_UP, Lookup, OUTCOME};
 use crate::observe::hot_keys::HotKeys;
+use crate::trace;
 
 const GET_PROFILE: &str = "/profilestore.v1.ProfileService/GetProfile";
 const BATCH_GET_PROFILES: &str = "/profilestore.v1.ProfileService/BatchGetProfiles";
@@ -184,19 +185,28 @@ fn answer(call: Call, cache: &HotCache, hot_keys: &HotKeys, body: &[u8]) -> Opti
     match call {
         Call::Get => {
             let id = lane_request::id(message)?;
-            let Lookup::Hit(record) = cache.lookup(id) else { return None };
+            let look_up = trace::step(LOOK_UP);
+            let found = cache.lookup(id);
+            look_up.end(OUTCOME, found.word());
+            let Lookup::Hit(record) = found else { return None };
             let message = Message::encoded(record.profile())?;
             hot_keys.note_id(id);
             Some(message)
         }
         Call::BatchGet => {
             let ids = lane_request::ids(message)?;
-            let message = Message::profiles(&cache.lookup_all(&ids)?)?;
+            let look_up = trace::step(LOOK_UP);
+            let found = cache.lookup_all(&ids);
+            look_up.end(OUTCOME, if found.is_some() { "hit" } else { "miss" });
+            let message = Message::profiles(&found?)?;
             hot_keys.note_ids(ids.iter().copied());
             Some(message)
         }
         Call::Query => {
-            let page = cache.pages().get(message)?;
+            let look_up = trace::step(LOOK_UP);
+            let found = cache.pages().get(message);
+            look_up.end(OUTCOME, if found.is_some() { "hit" } else { "miss" });
+            let page = found?;
             let message = Message::encoded(page.answer)?;
             hot_keys.note_domain(&page.domain);
             Some(message)

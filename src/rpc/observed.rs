@@ -22,7 +22,8 @@ use super::call_notes::{CallNotes, NotedBody};
 use super::held_answers::HeldBody;
 use super::lane_body::Message;
 use super::message_ends::MessageEnds;
-use crate::observe::{Code, EndedCall, Method, Observer, Traffic};
+use crate::observe::traces::{Attached, CallTrace};
+use crate::observe::{Code, EndedCall, Method, Observer, Origin, Traffic};
 use crate::store::AnswerSource;
 
 const GRPC_STATUS: &str = "grpc-status";
@@ -73,6 +74,9 @@ struct Running {
     started: Instant,
     sent: Traffic,
     notes: Option<Arc<CallNotes>>,
+    origin: Origin,
+    /// There if the call's trace is recorded.
+    trace: Option<Box<CallTrace>>,
     ended: bool,
 }
 
@@ -80,12 +84,15 @@ impl Running {
     fn begin<B>(observer: &Arc<Observer>, request: &Request<B>) -> Self {
         let method = Method::of_path(request.uri().path());
         observer.begun(method);
+        let trace = CallTrace::begin(method, request.headers());
         Self {
             observer: observer.clone(),
             method,
             started: Instant::now(),
             sent: Traffic::default(),
             notes: None,
+            origin: Origin::of(request.headers(), trace.as_ref().map(|trace| trace.id())),
+            trace,
             ended: false,
         }
     }
@@ -99,13 +106,28 @@ impl Running {
             received: self.notes.as_ref().map_or(Traffic::default(), |notes| notes.received()),
             sent: self.sent,
             source: self.notes.as_ref().and_then(|notes| notes.source()),
+            origin: self.origin.clone(),
+        }
+    }
+
+    /// While the guard is there, what is done on this thread belongs to the call's trace.
+    fn attach(running: &Option<Self>) -> Option<Attached> {
+        Some(running.as_ref()?.trace.as_ref()?.attach())
+    }
+
+    /// The span ends first, so that whoever is told of the call can find it.
+    fn end_trace(&self, call: &EndedCall) {
+        if let Some(trace) = &self.trace {
+            trace.end(call);
         }
     }
 
     /// Ends with a code, unless it has ended already.
     fn end(&mut self, code: Code) {
         if !std::mem::replace(&mut self.ended, true) {
-            self.observer.ended(&self.as_ended(code));
+            let call = self.as_ended(code);
+            self.end_trace(&call);
+            self.observer.ended(&call);
         }
     }
 
@@ -115,6 +137,7 @@ impl Running {
         self.ended = true;
         let source = Some(AnswerSource::Cache);
         let call = EndedCall { received: one(received), sent: one(sent), source, ..self.as_ended(Code::OK) };
+        self.end_trace(&call);
         self.observer.answered(&call);
     }
 
@@ -153,7 +176,11 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = match ready!(this.call.poll(cx)) {
+        let polled = {
+            let _attached = Running::attach(this.running);
+            this.call.poll(cx)
+        };
+        let response = match ready!(polled) {
             Ok(response) => response,
             Err(error) => {
                 this.running.take().into_iter().for_each(|mut running| running.end(Code::UNKNOWN));
@@ -215,7 +242,11 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Message>, R::Error>>> {
         let this = self.project();
-        let frame = ready!(this.body.poll_frame(cx));
+        let polled = {
+            let _attached = Running::attach(this.running);
+            this.body.poll_frame(cx)
+        };
+        let frame = ready!(polled);
         if let Some(running) = this.running {
             let code = match &frame {
                 Some(Ok(frame)) => match (frame.data_ref(), frame.trailers_ref()) {

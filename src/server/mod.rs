@@ -5,9 +5,11 @@
 //! own, so that a busy server can still be probed, and there [`metrics`] shows what all floors know.
 
 pub mod admin;
+mod log_filter;
 pub mod metrics;
 mod observe_settings;
 pub mod open_files;
+mod otel_variables;
 mod publish_settings;
 pub mod publishing;
 mod run;

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::admin::{self, Admin};
+use super::log_filter;
 use super::metrics::{self, Metrics};
 use super::open_files;
+use super::otel_variables;
 use super::publishing::{self, Publishing};
 use super::sample;
 use super::serving::{self, ServingLimits};
@@ -20,9 +21,13 @@ use super::status_page;
 use crate::engine::sled::OpenError;
 use crate::feed::Feed;
 use crate::observe::slowest_calls::SlowestCalls;
-use crate::observe::{Calls, Observer};
+use crate::observe::traces::{Exporter, TraceError};
+use crate::observe::{Calls, Observer, SlowCalls};
 use crate::rpc;
 use crate::store::{Store, StoreError, StoreState};
+
+/// How long a shutdown waits at most for the collector to take the last traces.
+const LAST_TRACES: Duration = Duration::from_secs(2);
 
 /// Why a server cannot start or has to stop.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +51,9 @@ pub enum ServeError {
     /// The publisher's place in the log cannot be taken.
     #[error("the publisher cannot be started: {0}")]
     Publisher(StoreError),
+    /// Traces cannot be exported as the settings say.
+    #[error(transparent)]
+    Traces(#[from] TraceError),
     /// The sample cannot be loaded.
     #[error("the sample profiles cannot be loaded: {0}")]
     Sample(StoreError),
@@ -64,6 +72,7 @@ pub enum ServeError {
 pub struct Server {
     store: Arc<ServerStore>,
     services: rpc::Services,
+    traces: Option<Exporter>,
     grpc: tokio::net::TcpListener,
     grpc_address: SocketAddr,
     admin: Admin,
@@ -101,7 +110,7 @@ impl Server {
             .map_err(|error| ServeError::Start(error.to_string()))?
             .with_request_bytes_in_flight(settings.limits.request_bytes_in_flight)
             .with_answer_bytes_held(settings.limits.answer_bytes_held);
-        let (mut observer, mut routes) = (Observer::new(), Router::new());
+        let (mut observer, mut routes) = (Observer::new(), log_filter::routes());
         if settings.observe.metrics {
             let calls = Calls::new();
             observer = observer.with_calls(calls.clone());
@@ -129,12 +138,17 @@ impl Server {
             };
             routes = routes.merge(status_page::routes(sources, figures_end.clone()));
         }
+        observer = observer.with_sink(Arc::new(SlowCalls::new(settings.observe.slow_request)));
+        for variable in otel_variables::standard().unusable {
+            tracing::warn!(variable, "a variable of OpenTelemetry has a value that cannot be used here");
+        }
         let services = services.with_observer(Arc::new(observer));
         Ok(Self {
             grpc_address: grpc.local_addr().map_err(start)?,
             admin: admin::start(admin, store.clone(), unready.clone(), routes).map_err(start)?,
             store,
             services,
+            traces: settings.observe.traces().map(|options| Exporter::start(&options)).transpose()?,
             grpc,
             publishing,
             limits: settings.serving_limits(),
@@ -203,7 +217,12 @@ impl Server {
             return Err(ServeError::StoreFailed { cause });
         }
         self.publishing.stop().await;
-        self.store.close().await.map_err(ServeError::Close)
+        let closed = self.store.close().await.map_err(ServeError::Close);
+        if let Some(traces) = self.traces {
+            // An error means a panic, which has been logged.
+            let _ = tokio::task::spawn_blocking(move || traces.stop(LAST_TRACES)).await;
+        }
+        closed
     }
 }
 

@@ -11,6 +11,7 @@ use config::{Config, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
 use super::observe_settings::ObserveSettings;
+use super::otel_variables;
 use super::publish_settings::PublishSettings;
 use super::serving::ServingLimits;
 use super::store_settings::StoreSettings;
@@ -283,6 +284,11 @@ impl Settings {
     /// command line: a dotted key and a value each.
     pub fn load(file: Option<&Path>, overrides: &[(&str, String)]) -> Result<Self, SettingsError> {
         let mut builder = Config::builder().add_source(Config::try_from(&Self::default())?);
+        let mut standard = Config::builder();
+        for (key, value) in otel_variables::standard().settings {
+            standard = standard.set_override(key, value)?;
+        }
+        builder = builder.add_source(standard.build()?);
         if let Some(file) = file {
             builder = builder.add_source(File::from(file).format(FileFormat::Toml).required(true));
         }
@@ -325,6 +331,7 @@ impl Settings {
         require(!self.cache.negative_ttl.is_zero(), "cache.negative_ttl must be longer than 0s");
         self.limits.check(&mut require);
         self.publish.check(&mut require);
+        self.observe.check(&mut require);
         if let Err(error) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
             require(false, &format!("log.filter cannot be read: {error}"));
         }

@@ -99,7 +99,7 @@ impl<K: Stack> Run<K> {
                 made_ids: Box::default(),
             }
         });
-        let result = self.stack.store().commit(Commit { writes, mode, request: request.clone() }).await;
+        let result = self.stack.store().commit(Commit { writes, mode, request: request.clone(), trace: None }).await;
         let is_made = matches!(&result, Ok(outcomes) if outcomes.iter().all(Result::is_ok));
         self.oracle.follow(&planned, mode, result);
         if let Some(mark) = request.filter(|_| is_made) {
@@ -117,7 +117,8 @@ impl<K: Stack> Run<K> {
         let is_other = self.rng.random_ratio(1, 5);
         let mark = RequestMark { fingerprint: mark.fingerprint + u64::from(is_other), ..mark.clone() };
         let writes = planned.iter().map(Planned::write).collect();
-        let result = self.stack.store().commit(Commit { writes, mode: *mode, request: Some(mark) }).await;
+        let result =
+            self.stack.store().commit(Commit { writes, mode: *mode, request: Some(mark), trace: None }).await;
         let expected = planned.iter().map(|write| {
             let now = self.oracle.record(&write.key).filter(|_| !matches!(write.action, Action::Delete));
             Ok(Outcome::Repeated(now.cloned()))

@@ -8,6 +8,7 @@ use crate::engine::snapshot::SnapshotRow;
 use crate::engine::storage_pb as pb;
 use crate::model::{Change, CommitTime, IndexKey, ProfileId, Record, Revision};
 use crate::store::{RequestId, RequestMark};
+use crate::trace::TraceParent;
 
 /// A commit group as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct LoggedChange {
     pub record: Option<Record>,
     /// The index key before, when the change moved or removed it.
     pub previous_index_key: Option<IndexKey>,
+    /// The span that made the change, if its trace is recorded.
+    pub trace: Option<TraceParent>,
 }
 
 impl LoggedGroup {
@@ -133,6 +136,7 @@ fn encode_change(change: &Change) -> pb::Change {
             .map(|record| Bytes::copy_from_slice(record.index_key_bytes()))
             .unwrap_or_default(),
         previous_index_key: previous.map(|key| Bytes::copy_from_slice(key.as_bytes())),
+        traceparent: change.trace.map(|trace| trace.to_string()).unwrap_or_default(),
         ..pb::Change::default()
     }
 }
@@ -153,5 +157,7 @@ fn decode_change(change: pb::Change, sequence: u64) -> Option<LoggedChange> {
         None => None,
         Some(bytes) => Some(IndexKey::from_stored(&bytes)?),
     };
-    Some(LoggedChange { id: ProfileId::from_stored(change.id.as_bytes())?, record, previous_index_key })
+    // A trace is worth no change: one that cannot be read is none.
+    let trace = TraceParent::parse(&change.traceparent);
+    Some(LoggedChange { id: ProfileId::from_stored(change.id.as_bytes())?, record, previous_index_key, trace })
 }

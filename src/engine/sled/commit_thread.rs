@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use super::answers::{Answering, Round};
 use super::committer::{Answer, CommitterParts, Message, Queued, Request, fail};
 use super::group_effect::{GroupEffect, GroupState};
+use super::group_trace::GroupTrace;
 use super::head::Head;
 use super::keys::Applied;
 use super::recent_records::RecentRecords;
@@ -69,6 +70,8 @@ pub(super) struct CommitThread {
     answers: Vec<(Answering, Answer)>,
     /// Those who were answered and may not have been woken.
     round: Round,
+    /// What the group in the making tells those who trace its writes.
+    trace: GroupTrace,
     /// A batch was begun: if it does not end well, sled may hold half of it.
     applying: bool,
     suspect_mark: PathBuf,
@@ -120,6 +123,7 @@ impl CommitThread {
             closing: false,
             answers: Vec::new(),
             round: Round::default(),
+            trace: GroupTrace::default(),
             applying: false,
             suspect_mark: parts.suspect_mark,
             queued,
@@ -255,9 +259,11 @@ impl CommitThread {
         self.requests.forget_old(time);
         let (group, effect) = self.decide(time)?;
         self.pass(Point::Decided)?;
-        if !group.changes.is_empty() || !group.requests.is_empty() {
-            self.make(group, &effect)?;
-        }
+        let changes = group.changes.len();
+        let is_empty = changes == 0 && group.requests.is_empty();
+        let made = if is_empty { Ok(()) } else { self.make(group, &effect) };
+        self.trace.end(changes, made.is_err());
+        made?;
         self.round.hand_out(self.answers.drain(..));
         let flush_due = self.unflushed.as_ref().is_some_and(|unflushed| {
             unflushed.groups >= FLUSH_GROUPS
@@ -286,6 +292,7 @@ impl CommitThread {
             // The caller is known before anything can go wrong; until it is decided the outcome is unknown.
             let unknown = StoreError::Failed { cause: "the commit was not decided".into() };
             self.answers.push((request.answer, Err(unknown)));
+            self.trace.add(request.commit.trace);
             let outcome = decision.decide(request.commit);
             if let Err(error @ StoreError::Failed { .. }) = outcome {
                 return Err(error);
@@ -308,7 +315,8 @@ impl CommitThread {
         let prepared = self.tree.prepare(effect, changes, sequence, *time);
         self.round.finish();
         let log = self.log.as_mut().ok_or(StoreError::Closed)?;
-        let appended = self.progress.during(Step::Append, || log.append(&group));
+        let append = || self.progress.during(Step::Append, || log.append(&group));
+        let appended = self.trace.part("commit_log.append", append);
         let bytes = appended.map_err(|error| StoreError::Failed { cause: error.to_string() })?;
         if self.progress.hung().is_cancelled() {
             // It came back after all, but the callers were told that the outcome is unknown, and it stays so.
@@ -320,7 +328,8 @@ impl CommitThread {
         self.applying = true;
         self.head.begin(sequence);
         self.pass(Point::BatchBegun)?;
-        self.applied = self.progress.during(Step::Apply, || self.tree.apply(prepared))?;
+        let apply = || self.progress.during(Step::Apply, || self.tree.apply(prepared));
+        self.applied = self.trace.part("sled.apply", apply)?;
         self.applying = false;
         self.recent.follow(changes);
         self.pass(Point::Applied)?;

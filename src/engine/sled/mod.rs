@@ -22,6 +22,7 @@ mod committer;
 mod data_dir;
 mod domain_counts;
 mod group_effect;
+mod group_trace;
 mod head;
 mod holds;
 mod keys;

@@ -59,6 +59,7 @@ mod tests {
             previous_bytes: None,
             previous_revision: None,
             previous_index_key: None,
+            trace: None,
         }
     }
 

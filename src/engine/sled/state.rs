@@ -178,6 +178,7 @@ pub(super) fn apply_rows(
             previous_bytes: current.as_ref().map(Record::profile_len),
             previous_revision: current.as_ref().map(Record::revision),
             previous_index_key: current.as_ref().and_then(Record::index_key),
+            trace: None,
         });
     }
     let mut effect = GroupEffect::new(*applied);

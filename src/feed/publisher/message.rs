@@ -78,6 +78,9 @@ struct CloudEvent<'a> {
     datacontenttype: &'static str,
     /// Events of one life of a store sort by it.
     sequence: String,
+    /// The trace of the write, if it is recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
     data: Data<'a>,
 }
 
@@ -161,6 +164,7 @@ fn message(
         time: change.time.to_timestamp().to_string(),
         datacontenttype: "application/json",
         sequence: hex(change.position.as_bytes()),
+        traceparent: change.trace.map(|trace| trace.to_string()),
         data: Data {
             id: change.id.as_str(),
             domain: domain.map(Domain::as_str),
@@ -257,6 +261,7 @@ mod tests {
             id: ProfileId::parse("ada", "id").unwrap(),
             record: now.map(record),
             previous_index_key: before.and_then(|email| record(email).index_key()),
+            trace: None,
         }
     }
 
@@ -288,6 +293,15 @@ mod tests {
             "createTime": "1970-01-01T00:00:01.500Z", "updateTime": "1970-01-01T00:00:01.500Z",
         });
         assert_eq!(event["data"]["profile"], expected);
+    }
+
+    #[test]
+    fn an_event_goes_on_with_the_trace_of_its_write_if_that_is_recorded() {
+        const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let untraced = change(Some("a@x.example"), None);
+        let traced = CommittedChange { trace: crate::trace::TraceParent::parse(TRACE), ..untraced.clone() };
+        assert_eq!(parts(&traced, false)[0].2["traceparent"], TRACE);
+        assert_eq!(parts(&untraced, false)[0].2.get("traceparent"), None);
     }
 
     #[test]

@@ -124,6 +124,7 @@ mod tests {
             id: ProfileId::parse(id, "id").unwrap(),
             record: None,
             previous_index_key: None,
+            trace: None,
         });
         window.extend(&changes.collect::<Vec<_>>(), &options).unwrap();
         window

@@ -14,6 +14,7 @@ use tower::Service;
 
 use super::ServingLimits;
 use super::connection::{ConnectionError, serve_connection};
+use crate::observe::origin::with_peer;
 
 /// A connection on its way to a worker. Bounded by the permits, so the queue needs no bound of its own.
 pub struct Accepted {
@@ -104,7 +105,8 @@ async fn work<S, B>(
         let (service, shutdown) = (service.clone(), shutdown.clone());
         connections.spawn_local(async move {
             let _permit = permit;
-            serve_connection(prepared(stream)?, service, limits, shutdown).await
+            let peer = stream.peer_addr().ok();
+            with_peer(peer, serve_connection(prepared(stream)?, service, limits, shutdown)).await
         });
     }
     let drained = tokio::time::timeout(limits.drain_timeout, async {
