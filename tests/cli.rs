@@ -14,6 +14,8 @@ mod imports;
 mod load;
 #[path = "cli/mistakes.rs"]
 mod mistakes;
+#[path = "cli/points.rs"]
+mod points;
 #[path = "cli/settings.rs"]
 mod settings;
 
