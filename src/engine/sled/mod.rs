@@ -20,6 +20,7 @@ mod commit_thread;
 mod committer;
 mod data_dir;
 mod domain_counts;
+mod doubt;
 mod group_effect;
 mod head;
 mod keys;
