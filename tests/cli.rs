@@ -20,6 +20,8 @@ mod mistakes;
 mod otlp_receiver;
 #[path = "cli/personal_data.rs"]
 mod personal_data;
+#[path = "cli/points.rs"]
+mod points;
 #[path = "cli/settings.rs"]
 mod settings;
 #[path = "cli/top.rs"]

@@ -108,7 +108,11 @@ enum Command {
     Repair(backups::RepairArgs),
     /// Write a consistent copy of a server's store to a file while it serves.
     Backup(backups::BackupArgs),
-    /// Build a data directory from a backup.
+    /// Build a data directory from a backup, or from a backup and the commit log that was kept.
+    ///
+    /// With --log the store is as of a later point than the backup: the log's changes are replayed, up to --until. The log must
+    /// be of the same store and lead on from the backup without a gap. The new store is checked in full before it is
+    /// called restored, and a restore that fails or is interrupted leaves nothing that opens.
     Restore(backups::RestoreArgs),
     /// Print a script that completes this command line in a shell.
     Completions(manual::CompletionsArgs),

@@ -9,7 +9,7 @@ use super::place::{Listing, Place};
 use super::tail::{After, Chunk, End};
 use super::topics::Listener;
 use super::{FeedError, MESSAGE, Registration};
-use crate::store::{Position, Store};
+use crate::store::{Position, Store, StoreError};
 
 /// How many changes are looked at before somebody else has a turn.
 const MAX_SCANNED: usize = 4096;
@@ -121,7 +121,15 @@ impl<S: Store> Subscription<S> {
     pub(super) async fn read_changes(&mut self, through: Option<Position>) -> Result<Step, FeedError> {
         let position = self.place.position();
         let bounds = crate::store::ChangeBounds { through, ..MESSAGE };
-        let page = self.registration.0.store.changes_after(&position, bounds).await?;
+        let store = &self.registration.0.store;
+        let page = match store.changes_after(&position, bounds).await {
+            // A place in another life of the store, from before a restore: as with one that is too old, nothing leads on
+            // from it, and the watcher must start over.
+            Err(StoreError::InvalidPosition) => {
+                return Err(StoreError::Truncated { oldest: store.oldest_position().await? }.into());
+            }
+            page => page?,
+        };
         if page.next == position {
             return Ok(Step::UpToDate);
         }

@@ -271,7 +271,7 @@ fn invalid_resume_token() -> Answer {
 }
 
 fn feed_truncated() -> Answer {
-    let message = "the changes after the resume token are no longer kept; start anew, or at the oldest token";
+    let message = "the changes after the resume token are not kept, or the store was restored since; start anew, or at the oldest token";
     Answer::new(Code::OutOfRange, "FEED_TRUNCATED", message)
 }
 

@@ -135,6 +135,16 @@ class Server:
         self._process = None
         self.kills += 1
 
+    def kill_while_stopping(self, seconds: float) -> bool:
+        """SIGTERM, and so much later kill -9. Whether that met it before it had ended by itself."""
+        process = self._running()
+        process.send_signal(signal.SIGTERM)
+        time.sleep(seconds)
+        process.kill()
+        self._process = None
+        self.kills += 1
+        return process.wait() == -signal.SIGKILL
+
     def restart_after_kill(self) -> None:
         """kill -9 and a start on the same data."""
         self.kill()

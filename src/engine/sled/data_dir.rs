@@ -215,6 +215,11 @@ impl DataDir {
         self.path.join("sled-suspect")
     }
 
+    /// The mark that a read has met damage in sled's state.
+    pub fn doubt_mark(&self) -> PathBuf {
+        self.path.join("sled-doubtful")
+    }
+
     /// What the mark says of sled's state, if there is one.
     pub fn suspicion(&self) -> Result<Option<String>, DataDirError> {
         match fs::read(self.suspect_mark()) {
@@ -242,6 +247,7 @@ impl DataDir {
         fs::rename(self.rebuilt_sled(), self.sled())?;
         durable_file::sync_dir(&self.path)?;
         durable_file::remove_if_there(&self.suspect_mark())?;
+        durable_file::remove_if_there(&self.doubt_mark())?;
         durable_file::sync_dir(&self.path)?;
         for number in numbers.iter().rev().skip(MAX_SET_ASIDE) {
             let oldest = self.set_aside(*number);

@@ -111,7 +111,9 @@ pub enum OpenError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// sled cannot be opened.
-    #[error("the state in {dir} cannot be opened: {cause}")]
+    #[error(
+        "the state in {dir} cannot be opened: {cause}; if the disk is sound and this stays, `profilestore repair` builds the state anew"
+    )]
     Sled {
         /// sled's directory.
         dir: PathBuf,

@@ -121,7 +121,7 @@ fn bring_up_tree(data_dir: &DataDir, tree: &Tree, is_new: bool, options: &SledOp
     }
     let check_due = match options.check_at_open {
         CheckAtOpen::Always => true,
-        CheckAtOpen::AfterCrash => !log.was_closed_cleanly(),
+        CheckAtOpen::AfterCrash => !log.was_closed_cleanly() || data_dir.doubt_mark().exists(),
         CheckAtOpen::Never => false,
     };
     let mut check_took = None;
@@ -130,6 +130,7 @@ fn bring_up_tree(data_dir: &DataDir, tree: &Tree, is_new: bool, options: &SledOp
         let found = check::check(tree, &applied)?;
         check_took = Some(started.elapsed());
         applied.digest = Some(found);
+        durable_file::remove_if_there(&data_dir.doubt_mark()).map_err(|source| data_dir.access("written", source))?;
     }
     pass(Point::StateChecked)?;
     Ok((log, applied, replayed_groups, check_took))

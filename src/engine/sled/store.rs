@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::committer::Committer;
 use super::data_dir::DataDir;
+use super::doubt::Doubt;
 use super::head::Head;
 use super::holds::Holds;
 use super::maintenance::Maintenance;
@@ -69,6 +70,7 @@ pub struct SledStore {
     /// Ends the check at the close.
     closing: Stopper,
     backups: Arc<Semaphore>,
+    doubt: Doubt,
     /// The lock on the directory; given up at the close.
     data_dir: Mutex<Option<DataDir>>,
 }
@@ -96,6 +98,7 @@ impl SledStore {
             verifications: ScanPool::new(1, 0),
             closing: Stopper::default(),
             backups: Arc::new(Semaphore::new(1)),
+            doubt: Doubt::new(opened.data_dir.doubt_mark()),
             data_dir: Mutex::new(Some(opened.data_dir)),
         })
     }
@@ -154,8 +157,9 @@ impl SledStore {
         let tree = self.tree.read();
         let Some(tree) = &*tree else { return Err(StoreError::Closed) };
         // sled panics on some damaged pages; the caller should get an error and not a broken connection.
-        catch_unwind(AssertUnwindSafe(|| read(tree)))
-            .unwrap_or_else(|_| Err(StoreError::Corrupt(Corruption("sled panicked while it read".into()))))
+        let read = catch_unwind(AssertUnwindSafe(|| read(tree)))
+            .unwrap_or_else(|_| Err(StoreError::Corrupt(Corruption("sled panicked while it read".into()))));
+        self.doubt.note(read)
     }
 
     fn ensure_not_closed(&self) -> Result<(), StoreError> {
@@ -167,7 +171,7 @@ impl SledStore {
         scan: impl FnOnce(&Tree, &Cancelled) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let tree = self.tree.read().clone().ok_or(StoreError::Closed)?;
-        self.scans.run(move |cancelled| scan(&tree, cancelled)).await
+        self.doubt.note(self.scans.run(move |cancelled| scan(&tree, cancelled)).await)
     }
 
     async fn read_log<T: Send + 'static>(
@@ -203,7 +207,7 @@ impl Store for SledStore {
                 })
                 .collect()
         };
-        self.look_ups.run(look_up).await
+        self.doubt.note(self.look_ups.run(look_up).await)
     }
 
     async fn commit(&self, commit: Commit) -> Result<Outcomes, StoreError> {
