@@ -6,6 +6,8 @@
 
 mod common;
 
+#[path = "serving/answer_bytes.rs"]
+mod answer_bytes;
 #[path = "serving/back_pressure.rs"]
 mod back_pressure;
 #[path = "serving/bounds.rs"]

@@ -19,7 +19,7 @@ use crate::pb;
 use crate::store::{Cursor, PageBounds, Scope, Store};
 
 /// The bounds of a chunk.
-const CHUNK: PageBounds = PageBounds { max_records: 1000, max_bytes: 512 * 1024 };
+pub(super) const CHUNK: PageBounds = PageBounds { max_records: 1000, max_bytes: 512 * 1024 };
 
 /// Where an export goes on.
 enum Place {

@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
+use super::answers::{Answers, Held, SMALL_ANSWER_BYTES};
 use super::deadline::timeout_of;
 use super::lane_body::{LaneBody, Message, ReplayBody};
 use super::lane_request;
@@ -42,6 +43,7 @@ pub struct FastLane<S> {
 struct Lane<S> {
     inner: S,
     cache: Option<Arc<HotCache>>,
+    answers: Arc<Answers>,
 }
 
 /// The calls that the lane knows.
@@ -52,15 +54,15 @@ enum Call {
 }
 
 impl<S> FastLane<S> {
-    /// The lane beside a service that answers from a store behind this cache.
-    pub fn new(inner: S, cache: Option<Arc<HotCache>>) -> Self {
-        Self { lane: Arc::new(Lane { inner, cache }) }
+    /// The lane beside a service that answers from a store behind this cache, and charges large answers as the lane does.
+    pub fn new(inner: S, cache: Option<Arc<HotCache>>, answers: Arc<Answers>) -> Self {
+        Self { lane: Arc::new(Lane { inner, cache, answers }) }
     }
 }
 
 impl<S: Clone> Clone for FastLane<S> {
     fn clone(&self) -> Self {
-        Self::new(self.lane.inner.clone(), self.lane.cache.clone())
+        Self::new(self.lane.inner.clone(), self.lane.cache.clone(), self.lane.answers.clone())
     }
 }
 
@@ -164,8 +166,9 @@ where
                         && taken.body().is_end_stream()
                         && let Some(cache) = &lane.cache
                         && let Some(message) = answer(*call, cache, data)
+                        && let Some(held) = hold(&message, &lane.answers)
                     {
-                        return Poll::Ready(Ok(respond(message)));
+                        return Poll::Ready(Ok(respond(message, held)));
                     }
                     lane.inner.clone().oneshot(taken.map(|body| ReplayBody::after(body, read)))
                 }
@@ -187,8 +190,16 @@ fn answer(call: Call, cache: &HotCache, body: &[u8]) -> Option<Message> {
     }
 }
 
-fn respond<R>(message: Message) -> Response<LaneBody<R>> {
-    let mut response = Response::new(LaneBody::answer(message));
+/// Charges a large answer. `None` when there is no room for it: the service behind refuses it.
+fn hold(message: &Message, answers: &Arc<Answers>) -> Option<Option<Held>> {
+    match message.remaining() {
+        small if small <= SMALL_ANSWER_BYTES => Some(None),
+        large => answers.take(large).map(Some),
+    }
+}
+
+fn respond<R>(message: Message, held: Option<Held>) -> Response<LaneBody<R>> {
+    let mut response = Response::new(LaneBody::answer(message.holding(held)));
     let mut headers = HeaderMap::with_capacity(2);
     headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
     *response.headers_mut() = headers;

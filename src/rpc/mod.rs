@@ -3,10 +3,12 @@
 //! [`profile_service`] answers callers (`reads`, `writes`, `import`, `export`, `watch`, with `request`, `checked_write`
 //! and `page_token` for what they share), [`admin_service`] operators. [`error`] is the one place where a failure becomes a status.
 //! [`deadline`] ends every call at its caller's deadline; `fast_lane` (with `lane_request` and `lane_body`) answers
-//! hot reads past all of that. [`in_flight`] bounds the bytes of all requests. [`services`] puts all of it together, with health
+//! hot reads past all of that. [`in_flight`] bounds the bytes of all requests, [`answers`] those
+//! of all large answers. [`services`] puts all of it together, with health
 //! and reflection beside it; how it is served is the server's business.
 
 pub mod admin_service;
+pub mod answers;
 mod backup;
 mod checked_write;
 pub mod codec;
@@ -44,6 +46,8 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::Layer;
 
 use self::admin_service::AdminHandler;
+pub use self::answers::ANSWER_BYTES_IN_FLIGHT;
+use self::answers::{Answered, Answers};
 use self::deadline::{Deadline, DeadlineLayer};
 use self::fast_lane::FastLane;
 pub use self::in_flight::REQUEST_BYTES_IN_FLIGHT;
@@ -67,6 +71,7 @@ pub struct Services {
     health: HealthReporter,
     cache: Option<Arc<HotCache>>,
     in_flight: Arc<InFlight>,
+    answers: Arc<Answers>,
     /// Ends the watches.
     watches_end: CancellationToken,
 }
@@ -104,7 +109,8 @@ pub async fn services_with_feed<S: Store>(
         .add_service(reflection().build_v1alpha()?)
         .prepare();
     let in_flight = InFlight::new(REQUEST_BYTES_IN_FLIGHT);
-    let services = Services { routes, health, cache, in_flight, watches_end };
+    let answers = Answers::new(ANSWER_BYTES_IN_FLIGHT);
+    let services = Services { routes, health, cache, in_flight, answers, watches_end };
     services.set_health(ServingStatus::Serving).await;
     Ok(services)
 }
@@ -115,19 +121,30 @@ impl Services {
         Self { in_flight: InFlight::new(limit), ..self }
     }
 
+    /// The same services with another bound on the bytes of all large answers in flight.
+    pub fn with_answer_bytes_in_flight(self, limit: usize) -> Self {
+        Self { answers: Answers::new(limit), ..self }
+    }
+
     /// The services with their deadlines and bounds and the fast lane, as one service to serve.
-    pub fn stack(&self) -> FastLane<Charged<Deadline<Routes>>> {
-        FastLane::new(self.generated(), self.cache.clone())
+    pub fn stack(&self) -> FastLane<Charged<Deadline<Answered<Routes>>>> {
+        FastLane::new(self.generated(), self.cache.clone(), self.answers.clone())
     }
 
     /// The same without the fast lane.
-    pub fn generated(&self) -> Charged<Deadline<Routes>> {
-        Charged::new(DeadlineLayer.layer(self.routes.clone()), self.in_flight.clone())
+    pub fn generated(&self) -> Charged<Deadline<Answered<Routes>>> {
+        let answered = Answered::new(self.routes.clone(), self.answers.clone());
+        Charged::new(DeadlineLayer.layer(answered), self.in_flight.clone())
     }
 
     /// The bytes of the requests that are in flight now.
     pub fn request_bytes_in_flight(&self) -> usize {
         self.in_flight.bytes()
+    }
+
+    /// The bytes of the large answers that are on their way now.
+    pub fn answer_bytes_in_flight(&self) -> usize {
+        self.answers.bytes()
     }
 
     /// Reports to health checks that no more calls are wanted here.

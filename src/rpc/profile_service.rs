@@ -4,11 +4,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use prost::Message;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::answers::sized;
 use super::codec::EncodedProfile;
-use super::export::export;
+use super::export::{CHUNK, export};
 use super::import::import;
 use super::watch::watch;
 use super::wire;
@@ -48,17 +51,18 @@ impl<S: Store> ProfileService for ProfileHandler<S> {
         request: Request<pb::ListProfilesRequest>,
     ) -> Result<Response<wire::ListProfilesResponse>, Status> {
         let page = self.list(request.into_inner()).await?;
-        Ok(Response::new(wire::ListProfilesResponse {
-            profiles: page.profiles,
-            next_page_token: page.next_page_token,
-        }))
+        let bytes = page.bytes();
+        let answer = wire::ListProfilesResponse { profiles: page.profiles, next_page_token: page.next_page_token };
+        Ok(sized(answer, bytes))
     }
 
     async fn batch_get_profiles(
         &self,
         request: Request<pb::BatchGetProfilesRequest>,
     ) -> Result<Response<wire::BatchGetProfilesResponse>, Status> {
-        Ok(Response::new(self.batch_get(request.into_inner()).await?))
+        let answer = self.batch_get(request.into_inner()).await?;
+        let bytes = answer.profiles.iter().map(Bytes::len).sum();
+        Ok(sized(answer, bytes))
     }
 
     async fn lookup_profiles_by_email(
@@ -66,10 +70,10 @@ impl<S: Store> ProfileService for ProfileHandler<S> {
         request: Request<pb::LookupProfilesByEmailRequest>,
     ) -> Result<Response<wire::LookupProfilesByEmailResponse>, Status> {
         let page = self.lookup_by_email(request.into_inner()).await?;
-        Ok(Response::new(wire::LookupProfilesByEmailResponse {
-            profiles: page.profiles,
-            next_page_token: page.next_page_token,
-        }))
+        let bytes = page.bytes();
+        let answer =
+            wire::LookupProfilesByEmailResponse { profiles: page.profiles, next_page_token: page.next_page_token };
+        Ok(sized(answer, bytes))
     }
 
     async fn query_profiles_by_domain(
@@ -77,10 +81,10 @@ impl<S: Store> ProfileService for ProfileHandler<S> {
         request: Request<pb::QueryProfilesByDomainRequest>,
     ) -> Result<Response<wire::QueryProfilesByDomainResponse>, Status> {
         let page = self.query_by_domain(request.into_inner()).await?;
-        Ok(Response::new(wire::QueryProfilesByDomainResponse {
-            profiles: page.profiles,
-            next_page_token: page.next_page_token,
-        }))
+        let bytes = page.bytes();
+        let answer =
+            wire::QueryProfilesByDomainResponse { profiles: page.profiles, next_page_token: page.next_page_token };
+        Ok(sized(answer, bytes))
     }
 
     async fn count_profiles(
@@ -94,7 +98,9 @@ impl<S: Store> ProfileService for ProfileHandler<S> {
         &self,
         request: Request<pb::ListDomainsRequest>,
     ) -> Result<Response<pb::ListDomainsResponse>, Status> {
-        Ok(Response::new(self.list_domains(request.into_inner()).await?))
+        let answer = self.list_domains(request.into_inner()).await?;
+        let bytes = answer.domains.iter().map(|each| each.domain.len() + 16).sum();
+        Ok(sized(answer, bytes))
     }
 
     async fn create_profile(
@@ -119,7 +125,9 @@ impl<S: Store> ProfileService for ProfileHandler<S> {
         &self,
         request: Request<pb::BatchWriteProfilesRequest>,
     ) -> Result<Response<wire::BatchWriteProfilesResponse>, Status> {
-        Ok(Response::new(self.batch_write(request.into_inner()).await?))
+        let answer = self.batch_write(request.into_inner()).await?;
+        let bytes = answer.encoded_len();
+        Ok(sized(answer, bytes))
     }
 
     async fn import_profiles(
@@ -134,7 +142,9 @@ impl<S: Store> ProfileService for ProfileHandler<S> {
         &self,
         request: Request<pb::ExportProfilesRequest>,
     ) -> Result<Response<Self::ExportProfilesStream>, Status> {
-        Ok(Response::new(Box::pin(export(self.store.clone(), request.into_inner())?)))
+        let chunks: Self::ExportProfilesStream = Box::pin(export(self.store.clone(), request.into_inner())?);
+        // One chunk waits for its reader.
+        Ok(sized(chunks, CHUNK.max_bytes))
     }
 
     async fn watch_profiles(

@@ -27,6 +27,13 @@ pub struct ProfilePage {
     pub next_page_token: String,
 }
 
+impl ProfilePage {
+    /// How large it is, without its token and what surrounds the profiles.
+    pub fn bytes(&self) -> usize {
+        self.profiles.iter().map(Bytes::len).sum()
+    }
+}
+
 impl<S: Store> ProfileHandler<S> {
     pub(super) async fn get(&self, request: pb::GetProfileRequest) -> Result<EncodedProfile, RpcError> {
         let mut violations = Violations::new();

@@ -86,7 +86,8 @@ impl Server {
         let services = rpc::services_with_feed(store.clone(), feed, Some(cache), canonicalization)
             .await
             .map_err(|error| ServeError::Start(error.to_string()))?
-            .with_request_bytes_in_flight(settings.limits.request_bytes_in_flight);
+            .with_request_bytes_in_flight(settings.limits.request_bytes_in_flight)
+            .with_answer_bytes_in_flight(settings.limits.answer_bytes_in_flight);
         Ok(Self {
             grpc_address: grpc.local_addr().map_err(start)?,
             admin: admin::start(admin, store.clone(), unready.clone()).map_err(start)?,

@@ -134,6 +134,8 @@ pub struct LimitSettings {
     pub header_bytes: u32,
     /// The most bytes of all requests that are being read or answered; what comes on top of it is refused.
     pub request_bytes_in_flight: usize,
+    /// The most bytes of all large answers that wait for their readers; more are refused.
+    pub answer_bytes_in_flight: usize,
     /// The most calls of one connection that were reset before they were begun; with more it is closed.
     pub pending_resets: usize,
     /// How long a client may take to send what begins an HTTP/2 connection.
@@ -163,6 +165,7 @@ impl Default for LimitSettings {
             streams_per_connection: serving.streams_per_connection,
             header_bytes: serving.header_bytes,
             request_bytes_in_flight: rpc::REQUEST_BYTES_IN_FLIGHT,
+            answer_bytes_in_flight: rpc::ANSWER_BYTES_IN_FLIGHT,
             pending_resets: serving.pending_resets,
             handshake_timeout: serving.handshake_timeout,
             keepalive_interval: serving.keepalive_interval,
@@ -187,6 +190,10 @@ impl LimitSettings {
         require(
             self.request_bytes_in_flight >= MAX_REQUEST_BYTES,
             "limits.request_bytes_in_flight must be at least 4194304, the largest request",
+        );
+        require(
+            self.answer_bytes_in_flight >= MAX_REQUEST_BYTES,
+            "limits.answer_bytes_in_flight must be at least 4194304, more than the largest answer",
         );
         require((1..=10_000).contains(&self.pending_resets), "limits.pending_resets must be 1 to 10000");
         require(seconds(1, 600).contains(&self.handshake_timeout), "limits.handshake_timeout must be 1s to 10m");
