@@ -44,6 +44,8 @@ mod ghosts;
 mod hot_cache;
 mod lru_region;
 mod options;
+#[cfg(test)]
+mod schedules;
 mod shard;
 #[cfg(test)]
 mod tests;
