@@ -21,7 +21,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::history::{Action, Outcome};
-use super::kills::{DiskUnderTest, Power};
+use super::kills::Power;
+use crate::common::mortal_disk::MortalDisk;
 use crate::common::profiles::{delete, delete_if, id, profile, put_if, scope};
 use crate::common::server::TestServer;
 use crate::common::stacks::cache;
@@ -55,7 +56,7 @@ pub trait Life: Sized + Send + Sync + 'static {
     type Target: Target;
     /// What a kill may take with it.
     const POWER: Power;
-    fn open(dir: &Path, disk: &DiskUnderTest) -> impl Future<Output = Self> + Send;
+    fn open(dir: &Path, disk: &MortalDisk) -> impl Future<Output = Self> + Send;
     fn target(&self) -> Self::Target;
     fn close(self) -> impl Future<Output = ()> + Send;
 }
@@ -79,7 +80,7 @@ fn value_of(record: &Record) -> u32 {
 /// Small segments, so that a log of a few writes has several.
 async fn open_sled(
     dir: &Path,
-    disk: &DiskUnderTest,
+    disk: &MortalDisk,
     observer: Arc<dyn profilestore::store::CommitObserver>,
 ) -> SledStore {
     let options = SledOptions { disk: disk.disk(), log_segment_bytes: 1500, ..SledOptions::new(dir) };
@@ -144,7 +145,7 @@ impl Life for Stored {
     type Target = Cached;
     const POWER: Power = Power::MayFail;
 
-    async fn open(dir: &Path, disk: &DiskUnderTest) -> Self {
+    async fn open(dir: &Path, disk: &MortalDisk) -> Self {
         let cache = cache();
         Self(Arc::new(CachedStore::new(open_sled(dir, disk, cache.clone()).await, cache)))
     }
@@ -165,7 +166,7 @@ impl Life for Stale {
     type Target = Cached;
     const POWER: Power = Power::MayFail;
 
-    async fn open(dir: &Path, disk: &DiskUnderTest) -> Self {
+    async fn open(dir: &Path, disk: &MortalDisk) -> Self {
         Self(Arc::new(CachedStore::new(open_sled(dir, disk, Arc::new(NoObserver)).await, cache())))
     }
 
@@ -185,7 +186,7 @@ impl Life for Lying {
     type Target = Cached;
     const POWER: Power = Power::Fails;
 
-    async fn open(dir: &Path, disk: &DiskUnderTest) -> Self {
+    async fn open(dir: &Path, disk: &MortalDisk) -> Self {
         disk.lie();
         Self(Stored::open(dir, disk).await)
     }
@@ -209,7 +210,7 @@ impl Life for Wired {
     type Target = ProfileServiceClient<Channel>;
     const POWER: Power = Power::MayFail;
 
-    async fn open(dir: &Path, disk: &DiskUnderTest) -> Self {
+    async fn open(dir: &Path, disk: &MortalDisk) -> Self {
         let stored = Stored::open(dir, disk).await;
         let server = TestServer::over_cached(stored.0.clone()).await;
         Self { stored, server }
