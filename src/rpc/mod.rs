@@ -17,9 +17,13 @@ mod fast_lane;
 mod import;
 pub mod in_flight;
 mod lane_body;
-mod lane_request;
+// Open to the fuzz targets only (tests/fuzz).
+#[doc(hidden)]
+pub mod lane_request;
 mod message_ends;
-mod page_token;
+// Open to the fuzz targets only (tests/fuzz).
+#[doc(hidden)]
+pub mod page_token;
 pub mod profile_service;
 mod reads;
 mod request;

@@ -22,7 +22,9 @@ mod data_dir;
 mod domain_counts;
 mod group_effect;
 mod head;
-mod keys;
+// Open to the fuzz targets only (tests/fuzz).
+#[doc(hidden)]
+pub mod keys;
 mod log_check;
 mod maintenance;
 mod offline;
