@@ -8,6 +8,8 @@ mod bulk_kills;
 mod commands;
 #[path = "cli/exports.rs"]
 mod exports;
+#[path = "cli/import_syncs.rs"]
+mod import_syncs;
 #[path = "cli/imports.rs"]
 mod imports;
 #[path = "cli/load.rs"]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
+#[cfg(not(test))]
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -11,6 +12,8 @@ use tokio::time::Instant;
 use super::figures::{CacheFigures, Tallies};
 use super::options::CacheOptions;
 use super::page_cache::PageCache;
+#[cfg(test)]
+use super::schedules::Mutex;
 use super::shard::{FillToken, Loaded, Shard, Start};
 use crate::model::{Change, ProfileId, Record};
 use crate::store::CommitObserver;

@@ -46,6 +46,8 @@ mod hot_cache;
 mod lru_region;
 mod options;
 mod page_cache;
+#[cfg(test)]
+mod schedules;
 mod shard;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,9 @@
 //! The command line.
 
 mod backups;
-mod bulk;
+// Open to the fuzz targets only (tests/fuzz).
+#[doc(hidden)]
+pub mod bulk;
 mod config;
 mod connection;
 mod lists;

@@ -23,10 +23,14 @@ mod held_answers;
 mod import;
 pub mod in_flight;
 mod lane_body;
-mod lane_request;
+// Open to the fuzz targets only (tests/fuzz).
+#[doc(hidden)]
+pub mod lane_request;
 mod message_ends;
 mod observed;
-mod page_token;
+// Open to the fuzz targets only (tests/fuzz).
+#[doc(hidden)]
+pub mod page_token;
 pub mod profile_service;
 mod reads;
 mod request;

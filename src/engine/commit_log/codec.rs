@@ -57,6 +57,8 @@ impl LoggedGroup {
         if group.changes.is_empty() && group.requests.is_empty() {
             return None;
         }
+        // None of its sequence numbers may be beyond the last that there is.
+        group.first_sequence.checked_add(sequence_numbers(group.changes.len()))?;
         let sequences = group.first_sequence..;
         let changes =
             group.changes.into_iter().zip(sequences).map(|(change, sequence)| decode_change(change, sequence));
@@ -160,4 +162,25 @@ fn decode_change(change: pb::Change, sequence: u64) -> Option<LoggedChange> {
     // A trace is worth no change: one that cannot be read is none.
     let trace = TraceParent::parse(&change.traceparent);
     Some(LoggedChange { id: ProfileId::from_stored(change.id.as_bytes())?, record, previous_index_key, trace })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_counts_beyond_the_last_sequence_number_is_none() {
+        let payload = |first_sequence| {
+            let changes = ["a", "b"].map(|id| pb::Change { id: id.into(), ..pb::Change::default() }).into();
+            pb::CommitGroup { first_sequence, changes, ..pb::CommitGroup::default() }.encode_to_vec()
+        };
+        assert_eq!(
+            LoggedGroup::decode(&payload(u64::MAX - 2)).map(|group| group.last_sequence()),
+            Some(u64::MAX - 1)
+        );
+        for first_sequence in [u64::MAX - 1, u64::MAX] {
+            assert_eq!(LoggedGroup::decode(&payload(first_sequence)), None);
+            assert!(LoggedRequests::decode(&payload(first_sequence)).is_none());
+        }
+    }
 }

@@ -26,7 +26,9 @@ mod group_effect;
 mod group_trace;
 mod head;
 mod holds;
-mod keys;
+// Open to the fuzz targets only (tests/fuzz).
+#[doc(hidden)]
+pub mod keys;
 mod log_check;
 mod maintenance;
 mod offline;

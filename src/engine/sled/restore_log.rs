@@ -102,6 +102,7 @@ impl Rewriter {
                 previous_bytes: None,
                 previous_revision: None,
                 previous_index_key: change.previous_index_key,
+                trace: change.trace,
             })
         });
         Ok(Decided { changes: rows.collect::<Result<_, String>>()?, requests, time })
