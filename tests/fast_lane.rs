@@ -290,6 +290,8 @@ impl Body for Frames {
 struct Answer {
     status: StatusCode,
     headers: HeaderMap,
+    /// Whether nothing comes behind the headers.
+    ends_with_head: bool,
     body: Bytes,
     trailers: Option<HeaderMap>,
 }
@@ -300,9 +302,10 @@ where
     R: Body<Error: std::fmt::Debug>,
 {
     let (parts, body) = service.oneshot(request).await.unwrap().into_parts();
+    let ends_with_head = body.is_end_stream();
     let body = body.collect().await.unwrap();
     let trailers = body.trailers().cloned();
-    Answer { status: parts.status, headers: parts.headers, body: body.to_bytes(), trailers }
+    Answer { status: parts.status, headers: parts.headers, ends_with_head, body: body.to_bytes(), trailers }
 }
 
 /// Services over three cached profiles and one that is not, and the cache.

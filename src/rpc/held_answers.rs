@@ -126,7 +126,9 @@ where
         let this = self.project();
         let response = ready!(this.call.poll(cx))?;
         let Some(held) = this.held.take() else { return Poll::Pending };
-        let is_small = response.body().whole_bytes().is_some_and(|bytes| bytes <= SMALL);
+        // An answer that is only a status ends with its head, and must go on saying so.
+        let is_small =
+            response.body().is_end_stream() || response.body().whole_bytes().is_some_and(|bytes| bytes <= SMALL);
         let holder = Holder { held, may_be_refused: *this.may_be_refused };
         let mut response = response.map(|body| HeldBody { body, holder: Some(holder), first: None, is_over: false });
         if is_small {
@@ -223,7 +225,10 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_over || (self.first.is_none() && self.body.is_end_stream())
+        match &self.first {
+            Some(first) => first.is_none(),
+            None => self.is_over || self.body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -293,6 +298,17 @@ mod tests {
         assert_eq!(held.bytes(), PAGE);
         drop(second);
         assert_eq!(held.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_a_message_still_ends_with_its_head() {
+        let held = HeldAnswers::new(PAGE);
+        assert!(ask(&held, LIST, &[]).await.body().is_end_stream());
+        assert!(!ask(&held, LIST, &[PAGE]).await.body().is_end_stream());
+        // As tonic has it: not known to be over before it is asked.
+        let over = LaneBody::<Messages>::default();
+        let body = HeldBody { body: over, holder: None, first: Some(None), is_over: false };
+        assert!(body.is_end_stream());
     }
 
     #[tokio::test]
