@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::trace::TraceId;
 use pin_project_lite::pin_project;
 
 use crate::trace::TraceParent;
 
-const REQUEST_ID: &str = "x-request-id";
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A longer one is not taken.
 const MAX_REQUEST_ID_BYTES: usize = 64;
 
@@ -34,7 +34,7 @@ pub struct Origin {
 impl Origin {
     /// The origin of a call that begins on this thread, with its span if its trace is recorded.
     pub fn of(headers: &HeaderMap, trace: Option<TraceParent>) -> Self {
-        Self { request_id: headers.get(REQUEST_ID).cloned(), peer: PEER.get(), trace }
+        Self { request_id: headers.get(&REQUEST_ID).cloned(), peer: PEER.get(), trace }
     }
 
     /// The caller's name for the call. Only letters, digits, `-`, `_` and `.`: others could be an e-mail, or anything.
@@ -83,7 +83,7 @@ mod tests {
     fn a_request_id_is_taken_only_when_it_can_be_nothing_else() {
         let id = |value: &str| {
             let mut headers = HeaderMap::new();
-            headers.insert(REQUEST_ID, HeaderValue::from_str(value).unwrap());
+            headers.insert(&REQUEST_ID, HeaderValue::from_str(value).unwrap());
             Origin::of(&headers, None).request_id().map(str::to_owned)
         };
         for good in ["a", "0189-ac.b_Z", &"a".repeat(64)] {

@@ -184,14 +184,14 @@ fn callers_decide_and_of_the_others_a_part_is_recorded() {
     assert!(!receiver.spans().iter().any(|span| span.name == CREATE || span.name == "commit_group"));
     assert_eq!(event.traceparent, "");
 
-    let server = tracing(&receiver.endpoint(), "0.25");
+    let mut server = tracing(&receiver.endpoint(), "0.25");
     server.block_on(async {
         let mut profiles = server.profiles();
         for _ in 0..1000 {
             let _ = profiles.get_profile(get("nobody")).await;
         }
     });
-    drop(server);
+    server.stop();
     let recorded = receiver.spans().iter().filter(|span| span.name == GET).count();
     assert!((100..500).contains(&recorded), "{recorded} of 1000 at 25 %");
 }
@@ -291,7 +291,7 @@ fn collectors_that_do_not_work_hold_up_no_call_and_no_end() {
         let before = rss();
         calls(100);
         let grown = rss().saturating_sub(before);
-        assert!(grown < 8 * 1024, "{what}: {grown} KiB more for the spans of 10,000 calls that nobody takes");
+        assert!(grown < 12 * 1024, "{what}: {grown} KiB more for the spans of 10,000 calls that nobody takes");
         let took = server.stop();
         assert!(took < Duration::from_secs(10), "{what}: the end took {took:?}");
     }

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use opentelemetry::trace::{SpanBuilder, SpanKind, Status, TraceContextExt, TraceState};
 use opentelemetry::{Context, KeyValue};
 
@@ -25,8 +25,8 @@ pub use self::exporter::{Exporter, TraceError};
 use super::{EndedCall, Method};
 use crate::trace::{self, Parent, TraceParent};
 
-const TRACEPARENT: &str = "traceparent";
-const TRACESTATE: &str = "tracestate";
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Longer ones are left out (W3C Trace Context asks for at least 512).
 const MAX_TRACESTATE_BYTES: usize = 1024;
 
@@ -80,7 +80,7 @@ impl CallTrace {
         if part.is_none() && !method.writes() {
             return None;
         }
-        let parent = match headers.get(TRACEPARENT).map(|header| Parent::parse(header.as_bytes())) {
+        let parent = match headers.get(&TRACEPARENT).map(|header| Parent::parse(header.as_bytes())) {
             Some(Parent::Sampled(parent)) => Some(parent),
             Some(Parent::Unsampled) => return None,
             // Probes come all the time and tell nothing.
@@ -149,7 +149,7 @@ fn address(peer: SocketAddr) -> String {
 }
 
 fn state_of(headers: &HeaderMap) -> TraceState {
-    let state = headers.get(TRACESTATE).and_then(|state| state.to_str().ok());
+    let state = headers.get(&TRACESTATE).and_then(|state| state.to_str().ok());
     let state = state.filter(|state| state.len() <= MAX_TRACESTATE_BYTES);
     state.and_then(|state| TraceState::from_str(state).ok()).unwrap_or_default()
 }
@@ -170,7 +170,7 @@ mod tests {
     fn without_an_exporter_only_a_writes_context_is_looked_at() {
         let mut headers = HeaderMap::new();
         let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        headers.insert(TRACEPARENT, header.parse().unwrap());
+        headers.insert(&TRACEPARENT, header.parse().unwrap());
         let create = Method::of_path("/profilestore.v1.ProfileService/CreateProfile");
         assert!(CallTrace::begin(Method::GET_PROFILE, &headers).is_none());
         let write = CallTrace::begin(create, &headers).unwrap();
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(trace::current().unwrap().to_string(), header);
         drop(attached);
         assert_eq!(trace::current(), None);
-        headers.insert(TRACEPARENT, header.replace("-01", "-00").parse().unwrap());
+        headers.insert(&TRACEPARENT, header.replace("-01", "-00").parse().unwrap());
         assert!(CallTrace::begin(create, &headers).is_none());
         headers.clear();
         assert!(CallTrace::begin(create, &headers).is_none());
