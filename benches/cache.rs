@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench cache`. Our cache as the server uses it ([`CachedStore`]), a plain LRU, `moka` and
 //! `quick_cache`, each with the same bound in bytes and the same account of an entry, before the same store
-//! in memory. The traces are the same for all; only reads of the keys count for the hit ratio, since nobody can
+//! in memory; with `-- hits`, `costs` or `noting` only that part. The traces are the same for all; only reads of the keys count for the hit ratio, since nobody can
 //! answer an id that is asked for once. Costs are medians of alternating rounds.
 
 use std::fmt::Display;
@@ -71,9 +71,18 @@ fn main() {
         .collect::<Vec<_>>()
         .into();
     let bench = Bench { key_bytes: runtime.block_on(mean_cost(&store, &ids)) * KEYS as usize, store, ids };
-    bench.hit_ratios();
-    bench.costs();
-    bench.noting();
+    // cargo adds options of its own.
+    let chosen: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |part: &str| chosen.is_empty() || chosen.iter().any(|name| name == part);
+    if wanted("hits") {
+        bench.hit_ratios();
+    }
+    if wanted("costs") {
+        bench.costs();
+    }
+    if wanted("noting") {
+        bench.noting();
+    }
 }
 
 async fn mean_cost(store: &MemoryStore, ids: &[ProfileId]) -> usize {
