@@ -1,14 +1,19 @@
 //! The publisher's task: begun before anything is served, ended before the store is closed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::publish_settings::PublishSettings;
 use super::run::ServeError;
 use crate::feed::publisher::{Publisher, SharedFigures};
 use crate::store::Store;
+
+/// How long a shutdown waits for the publisher, which has bounds of its own that are shorter.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A publisher that runs, if one is wanted. Dropped, it is asked to end.
 pub struct Publishing {
@@ -71,10 +76,14 @@ impl Publishing {
     /// Lets the publisher take the answers that are on their way and store its place, for some seconds at most.
     pub async fn stop(self) {
         drop(self.stop);
-        if let Some(task) = self.task
-            && let Err(error) = task.await
-        {
-            tracing::error!(%error, "the publisher ended early");
+        let Some(mut task) = self.task else { return };
+        match timeout(PATIENCE, &mut task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the publisher ended early"),
+            Err(_) => {
+                task.abort();
+                tracing::warn!("the publisher did not end in time; after the next start it sends some changes again");
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -47,7 +48,7 @@ class Message:
 class Broker:
     """One nats-server, which may be killed and started again on the same data and the same port."""
 
-    def __init__(self, jetstream: bool = True, config: str = "") -> None:
+    def __init__(self, jetstream: bool = True, config: str = "", tls_ca: str = "") -> None:
         self._root = Path(tempfile.mkdtemp(prefix="profilestore-nats-"))
         self.port = free_port()
         self.url = f"nats://{HOST}:{self.port}"
@@ -59,6 +60,7 @@ class Broker:
             path.write_text(config)
             self._command += ["-c", str(path)]
         self._process: subprocess.Popen[bytes] | None = None
+        self._tls = ssl.create_default_context(cafile=tls_ca) if tls_ca else None
         self.kills = 0
 
     def __enter__(self) -> "Broker":
@@ -114,7 +116,7 @@ class Broker:
         """Does something with the broker's JetStream over a connection of its own."""
 
         async def connected() -> T:
-            client = await nats.connect(self.url, connect_timeout=10)
+            client = await nats.connect(self.url, connect_timeout=10, tls=self._tls)
             try:
                 return await what(client.jetstream(timeout=10.0))
             finally:

@@ -185,7 +185,12 @@ impl<S: Store, A: Future<Output = Result<Acknowledged, Delay>> + Send + Unpin> T
             }
             let max_in_flight = if self.confirmed { self.publisher.options.max_in_flight } else { 1 };
             while let Some((message, ticket)) = self.window.next_to_send(max_in_flight) {
-                self.window.sent(ticket, session.publish(message).await?);
+                let answer = tokio::select! {
+                    answer = session.publish(message) => answer?,
+                    // The place stays before this message; the next publisher sends it.
+                    () = stop.cancelled() => return Ok(()),
+                };
+                self.window.sent(ticket, answer);
             }
             let (is_in_flight, wants_more) = (self.window.is_in_flight(), self.window.wants_more());
             tokio::select! {
@@ -276,7 +281,7 @@ impl<S: Store, A: Future<Output = Result<Acknowledged, Delay>> + Send + Unpin> T
         let oldest = hold_oldest(&**store, hold).await?;
         tracing::error!(
             lost_changes = lost,
-            "changes were trimmed before they were published; publishing goes on from the oldest that is kept"
+            "changes are gone that were not published; publishing goes on from the oldest that is kept"
         );
         figures.update(|figures| figures.lost += lost);
         (self.read, self.acknowledged, self.held, self.changes_since_held) = (oldest, oldest, oldest, 0);
