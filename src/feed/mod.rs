@@ -18,6 +18,7 @@ mod follower;
 mod place;
 pub mod publisher;
 mod snapshot;
+mod standing;
 mod subscription;
 mod tail;
 mod topics;
@@ -32,6 +33,7 @@ pub use filter::Filter;
 pub use place::Place;
 pub use subscription::{Batch, Step, Subscription};
 
+use self::standing::Standings;
 use self::tail::Tail;
 use self::topics::Topics;
 use crate::model::CommitTime;
@@ -88,6 +90,7 @@ struct Shared<S> {
     /// The number of watchers.
     watchers: watch::Sender<usize>,
     max_watchers: usize,
+    standings: Arc<Standings>,
     closing: CancellationToken,
 }
 
@@ -109,6 +112,7 @@ impl<S: Store> Feed<S> {
             topics: Arc::default(),
             watchers: watch::Sender::new(0),
             max_watchers,
+            standings: Arc::default(),
             closing: closing.clone(),
         });
         tokio::spawn(follower::follow(shared.clone()));
@@ -154,6 +158,21 @@ impl<S: Store> Feed<S> {
             watchers: *self.shared.watchers.borrow(),
             holds,
         })
+    }
+
+    /// By how many changes the slowest watcher is behind the newest one; 0 without watchers, and where changes are not
+    /// numbered.
+    pub fn slowest_lag(&self) -> u64 {
+        let store = &self.shared.store;
+        let slowest = self.shared.standings.positions().iter().filter_map(|at| store.changes_before(at)).min();
+        // The head after the positions, which are never beyond it.
+        let newest = store.changes_before(&store.watch_head().borrow());
+        slowest.zip(newest).map_or(0, |(slowest, newest)| newest.saturating_sub(slowest))
+    }
+
+    /// The most watchers at a time.
+    pub fn max_watchers(&self) -> usize {
+        self.shared.max_watchers
     }
 
     /// Cancelled, it asks all watches to end with what is there then, and keeps new ones out.

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use super::event::{FeedChange, framed_len};
 use super::filter::Filter;
 use super::place::{Listing, Place};
+use super::standing::Standing;
 use super::tail::{After, Chunk, End};
 use super::topics::Listener;
 use super::{FeedError, MESSAGE, Registration};
@@ -48,13 +49,24 @@ pub struct Subscription<S> {
     listener: Listener,
     /// The end of the tail when the watch was last there.
     seen: Option<End>,
+    standing: Standing,
 }
 
 impl<S: Store> Subscription<S> {
     pub(super) fn new(registration: Registration<S>, filter: Filter, place: Place) -> Self {
         let topics = &registration.0.topics;
         let listener = Listener::new(topics.clone(), topics.of_filter(filter.prefix()));
-        Self { registration, filter, place, steps_over_changes: 0, snapshot_end: None, listener, seen: None }
+        let standing = registration.0.standings.add(place.position());
+        Self {
+            registration,
+            filter,
+            place,
+            steps_over_changes: 0,
+            snapshot_end: None,
+            listener,
+            seen: None,
+            standing,
+        }
     }
 
     /// Where the watch stands.
@@ -64,11 +76,13 @@ impl<S: Store> Subscription<S> {
 
     /// Takes one bounded step. When the future is dropped the watch stands where it stood.
     pub async fn advance(&mut self) -> Result<Step, FeedError> {
-        match self.place {
+        let step = match self.place {
             Place::Changes(_) => self.advance_over_changes().await,
             Place::Snapshot { listing: Listing::End, .. } => self.end_snapshot().await,
             Place::Snapshot { .. } => self.advance_in_snapshot().await,
-        }
+        };
+        self.standing.set(self.place.position());
+        step
     }
 
     /// Waits until there may be more for it than at the last step.

@@ -9,12 +9,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::admin::{self, Admin};
 use super::log_filter;
-use super::metrics::{self, Metrics};
+use super::metrics::{self, Metrics, Sources};
 use super::open_files;
 use super::otel_variables;
 use super::publishing::{self, Publishing};
 use super::sample;
-use super::serving::{self, ServingLimits};
+use super::serving::{self, ServingFigures, ServingLimits};
 use super::settings::Settings;
 use super::stack::{self, ServerStore};
 use super::status_page;
@@ -78,6 +78,7 @@ pub struct Server {
     admin: Admin,
     publishing: Publishing,
     limits: ServingLimits,
+    figures: Arc<ServingFigures>,
     drain_delay: Duration,
     /// No more calls are wanted.
     unready: CancellationToken,
@@ -110,11 +111,21 @@ impl Server {
             .map_err(|error| ServeError::Start(error.to_string()))?
             .with_request_bytes_in_flight(settings.limits.request_bytes_in_flight)
             .with_answer_bytes_held(settings.limits.answer_bytes_held);
+        let figures = Arc::<ServingFigures>::default();
         let (mut observer, mut routes) = (Observer::new(), log_filter::routes());
         if settings.observe.metrics {
             let calls = Calls::new();
             observer = observer.with_calls(calls.clone());
-            routes = routes.merge(metrics::routes(Metrics::new(calls).with_publisher(publishing.figures().cloned())));
+            routes = routes.merge(metrics::routes(Metrics::new(Sources {
+                calls,
+                services: services.clone(),
+                store: store.clone(),
+                feed: feed.clone(),
+                serving: figures.clone(),
+                main: tokio::runtime::Handle::current().metrics(),
+                limits: settings.limits.clone(),
+                publisher: publishing.figures().cloned(),
+            })));
         }
         let figures_end = CancellationToken::new();
         if settings.observe.status_page {
@@ -122,11 +133,12 @@ impl Server {
             observer = observer.with_sink(slow.clone());
             let sources = status_page::Sources {
                 store: store.clone(),
-                commits: Box::new(|| {
-                    (
-                        crate::figures::Distribution::new(&crate::figures::SIZE_BOUNDS),
-                        crate::figures::Distribution::new(&crate::figures::LATENCY_BOUNDS),
-                    )
+                commits: Box::new({
+                    let store = store.clone();
+                    move || {
+                        let figures = store.inner().figures();
+                        (figures.group_writes(), figures.log_appends())
+                    }
                 }),
                 cache: store.cache().clone(),
                 feed,
@@ -152,6 +164,7 @@ impl Server {
             grpc,
             publishing,
             limits: settings.serving_limits(),
+            figures,
             drain_delay: settings.server.drain_delay,
             unready,
             _figures_end: figures_end.drop_guard(),
@@ -178,8 +191,9 @@ impl Server {
         let mut state = self.store.watch_state();
         let draining = CancellationToken::new();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut serving =
-            tokio::spawn(serving::serve(self.grpc, self.services.stack(), threads, self.limits, draining.clone()));
+        let stack = self.services.stack();
+        let serving = serving::serve_counted(self.grpc, stack, threads, self.limits, self.figures, draining.clone());
+        let mut serving = tokio::spawn(serving);
         let failed = tokio::select! {
             () = shutdown => None,
             changed = state.wait_for(|state| matches!(state, StoreState::Failed { .. })) => match changed.as_deref() {

@@ -179,7 +179,7 @@ impl Run<Mortal> {
         let planned: Vec<_> = (0..count).map(|_| Planned::any(&mut self.rng, |key| self.oracle.etag(key))).collect();
         let commit = |planned: &[Planned], mark| {
             let writes = planned.iter().map(Planned::write).collect();
-            Commit { writes, mode, request: Some(mark) }
+            Commit { writes, mode, request: Some(mark), trace: None }
         };
         let mark = self.new_mark();
         let &(point, mut is_made) = POINTS.choose(&mut self.rng).unwrap();

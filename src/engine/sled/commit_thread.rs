@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use super::answers::{Answering, Round};
 use super::committer::{Answer, CommitterParts, Message, Queued, Request, fail};
+use super::figures::SledFigures;
 use super::group_effect::{GroupEffect, GroupState};
 use super::group_trace::GroupTrace;
 use super::head::Head;
@@ -96,6 +97,7 @@ pub(super) struct CommitThread {
     space: SpaceWatch,
     /// What the watchdog watches.
     progress: Arc<Progress>,
+    figures: Arc<SledFigures>,
     /// Where tests let a step fail.
     disk: Disk,
 }
@@ -141,6 +143,7 @@ impl CommitThread {
             checkpoint: parts.checkpoint,
             space: parts.space,
             progress,
+            figures: parts.figures,
             disk: parts.disk,
         }
     }
@@ -335,6 +338,7 @@ impl CommitThread {
         self.pass(Point::Applied)?;
         self.observer.after_apply(changes);
         self.head.publish(sequence);
+        self.figures.group(changes.len(), bytes);
         self.pass(Point::Published)?;
         for request in group.requests {
             self.requests.remember(request, group.time);

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::answers::{self, Answering};
 use super::commit_thread::CommitThread;
+use super::figures::SledFigures;
 use super::head::Head;
 use super::keys::Applied;
 use super::space::SpaceWatch;
@@ -99,6 +100,8 @@ pub struct CommitterParts {
     pub checkpoint: Arc<AtomicU64>,
     /// Whether there is room for writes.
     pub space: SpaceWatch,
+    /// Told what was done.
+    pub figures: Arc<SledFigures>,
     /// Where tests let a step fail.
     pub disk: Disk,
 }
@@ -109,7 +112,7 @@ impl Committer {
         let (queue, requests) = sync_channel(bounds.commits);
         let state = watch::Sender::new(StoreState::Open);
         let queued = Arc::new(Queued::default());
-        let progress = Arc::new(Progress::new());
+        let progress = Arc::new(Progress::new(parts.figures.clone()));
         let watchdog = Watchdog::start(progress.clone(), sync_timeout, state.clone())?;
         let thread = CommitThread::new(parts, requests, queued.clone(), state.clone(), progress.clone());
         let thread = std::thread::Builder::new().name("committer".into()).spawn(move || thread.run())?;
@@ -151,6 +154,16 @@ impl Committer {
     /// How many commits wait.
     pub fn queued_commits(&self) -> usize {
         self.queued.commits.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes of commits wait.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The bounds of what waits.
+    pub fn bounds(&self) -> QueueBounds {
+        self.bounds
     }
 
     /// The state and its changes.

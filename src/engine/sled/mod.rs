@@ -22,6 +22,7 @@ mod committer;
 mod data_dir;
 mod domain_counts;
 mod doubt;
+mod figures;
 mod group_effect;
 mod group_trace;
 mod head;
@@ -51,6 +52,7 @@ mod watchdog;
 
 pub use committer::QueueBounds;
 pub use data_dir::DataDirError;
+pub use figures::{OpenFigures, SledFigures};
 pub use maintenance::SnapshotPolicy;
 pub use offline::verify as verify_offline;
 pub use open::{CheckAtOpen, OpenError, SledOptions};
