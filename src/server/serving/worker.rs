@@ -121,6 +121,8 @@ async fn work<S, B>(
             let peer = stream.peer_addr().ok();
             with_peer(peer, serve_connection(prepared(stream)?, service, limits, shutdown)).await
         });
+        // The connections that are there have their turn before the next one begins.
+        tokio::task::yield_now().await;
     }
     let drained = tokio::time::timeout(limits.drain_timeout, async {
         while let Some(ended) = connections.join_next().await {
