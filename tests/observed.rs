@@ -1,8 +1,9 @@
 //! What becomes of each call is told once: its code, its time, its bytes and messages, and where its answer came from;
-//! through the fast lane and past it, whole and broken off.
+//! through the fast lane and past it, whole and broken off. And what store, feed and serving loop tell besides is what happened.
 
 mod common;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,12 +13,18 @@ use http_body_util::{BodyExt, Full};
 use profilestore::cache::CachedStore;
 use profilestore::engine::EngineRules;
 use profilestore::engine::memory::MemoryStore;
+use profilestore::engine::sled::{SledOptions, SledStore};
+use profilestore::feed::{Feed, Filter};
 use profilestore::model::Canonicalization;
 use profilestore::observe::{CallSink, Calls, Code, EndedCall, Method, Observer, Traffic};
 use profilestore::pb;
 use profilestore::rpc::{self, Services};
-use profilestore::store::{AnswerSource, Store};
+use profilestore::server::serving::{ServingFigures, ServingLimits, serve_counted};
+use profilestore::store::{AnswerSource, NoObserver, Scope, Store};
 use prost::Message;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use common::profiles::{commit, ids, put};
@@ -184,4 +191,83 @@ async fn nobody_is_told_when_nobody_wants_to_know() {
     answer.into_body().collect().await.unwrap();
     assert!(fixture.told().is_empty());
     assert_eq!(fixture.calls.figures().of(Method::GET_PROFILE).begun, 0);
+}
+
+#[tokio::test]
+async fn what_the_store_on_disk_did_is_in_its_figures() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SledStore::open(SledOptions::new(dir.path()), Arc::new(NoObserver)).await.unwrap();
+    commit(&store, vec![put("a", "", "A"), put("b", "", "B"), put("c", "", "C")]).await;
+    store.get(&ids(["a"])[0]).await.unwrap();
+    store.count(&Scope::All).await.unwrap();
+    store.snapshot().await.unwrap();
+    let figures = store.figures();
+    let operations: Vec<_> =
+        figures.operations().filter(|(_, seen)| seen.count() > 0).map(|(name, _)| name).collect();
+    assert_eq!(operations, ["get", "count", "commit"]);
+    let steps: HashMap<_, _> = figures.steps().collect();
+    assert_eq!((steps["log_append"].count(), steps["apply"].count()), (1, 1));
+    assert!(steps["log_append"].sum > 0);
+    let groups = figures.group_writes();
+    assert_eq!((groups.count(), groups.sum), (1, 3));
+    assert!(figures.log_bytes() > 0 && !figures.open().healed && !figures.is_disk_low());
+    assert_eq!((figures.snapshots(), figures.snapshot_failures()), (1, 0));
+    assert!(figures.newest_snapshot().unwrap().0 > 0);
+    let (waiting, bounds) = store.queue();
+    assert_eq!((waiting.commits, waiting.bytes), (0, 0));
+    assert!(bounds.commits > 0 && bounds.bytes > 0);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_slowest_watcher_is_as_far_behind_as_it_has_not_moved() {
+    let store = Arc::new(MemoryStore::new(EngineRules::default(), Arc::new(NoObserver)));
+    let feed = Feed::start(store.clone(), 10);
+    assert_eq!(feed.slowest_lag(), 0);
+    let mut slow = feed.watch_from_now(Filter::all()).await.unwrap();
+    for name in ["A", "B", "C"] {
+        commit(&*store, vec![put("a", "", name)]).await;
+    }
+    let quick = feed.watch_from_now(Filter::all()).await.unwrap();
+    assert_eq!(feed.slowest_lag(), 3);
+    while feed.slowest_lag() > 0 {
+        slow.advance().await.unwrap();
+    }
+    commit(&*store, vec![put("a", "", "D")]).await;
+    assert_eq!(feed.slowest_lag(), 1);
+    drop((slow, quick));
+    assert_eq!(feed.slowest_lag(), 0, "who is gone is behind nobody");
+}
+
+#[tokio::test]
+async fn connections_are_counted_with_how_they_ended() {
+    let fixture = Fixture::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits =
+        ServingLimits { connections: 1, handshake_timeout: Duration::from_millis(50), ..ServingLimits::default() };
+    let (figures, shutdown) = (Arc::<ServingFigures>::default(), CancellationToken::new());
+    let serving = serve_counted(listener, fixture.services.stack(), 1, limits, figures.clone(), shutdown.clone());
+    let serving = tokio::spawn(serving);
+    let silent = TcpStream::connect(address).await.unwrap();
+    let until = async |is_so: &dyn Fn() -> bool| {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    until(&|| figures.accepted() == 1).await;
+    let ended = |name: &str| figures.ended().find(|(end, _)| *end == name).unwrap().1;
+    until(&|| ended("no_preface") == 1).await;
+    drop(silent);
+    let mut stranger = TcpStream::connect(address).await.unwrap();
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    until(&|| ended("io") == 1).await;
+    assert_eq!((figures.accepted(), figures.open(), figures.refused()), (2, 0, 0));
+    let _one = TcpStream::connect(address).await.unwrap();
+    let _one_too_many = TcpStream::connect(address).await.unwrap();
+    until(&|| figures.refused() == 1).await;
+    assert_eq!(figures.runtimes().len(), 1);
+    shutdown.cancel();
+    serving.await.unwrap().unwrap();
+    assert_eq!(figures.open(), 0);
 }

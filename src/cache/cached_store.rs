@@ -145,6 +145,10 @@ impl<S: Store> Store for CachedStore<S> {
         self.inner.position_of(record)
     }
 
+    fn changes_before(&self, position: &Position) -> Option<u64> {
+        self.inner.changes_before(position)
+    }
+
     fn status(&self) -> StoreStatus {
         self.inner.status()
     }

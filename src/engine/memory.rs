@@ -270,6 +270,10 @@ impl Store for MemoryStore {
         self.head.subscribe()
     }
 
+    fn changes_before(&self, position: &Position) -> Option<u64> {
+        sequence::sequence_of(position, self.incarnation, self.profiles.lock().last_revision.0).ok()
+    }
+
     fn position_of(&self, record: &Record) -> Position {
         sequence::position(self.incarnation, record.revision().0)
     }

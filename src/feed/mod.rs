@@ -16,6 +16,7 @@ mod filter;
 mod follower;
 mod place;
 mod snapshot;
+mod standing;
 mod subscription;
 mod tail;
 
@@ -29,6 +30,7 @@ pub use filter::Filter;
 pub use place::Place;
 pub use subscription::{Batch, Step, Subscription};
 
+use self::standing::Standings;
 use self::tail::Tail;
 use crate::model::CommitTime;
 use crate::store::{ChangeBounds, Position, Store, StoreError};
@@ -82,6 +84,7 @@ struct Shared<S> {
     /// The number of watchers.
     watchers: watch::Sender<usize>,
     max_watchers: usize,
+    standings: Arc<Standings>,
     closing: CancellationToken,
 }
 
@@ -103,6 +106,7 @@ impl<S: Store> Feed<S> {
             tail_changed: watch::Sender::new(()),
             watchers: watch::Sender::new(0),
             max_watchers,
+            standings: Arc::default(),
             closing: closing.clone(),
         });
         tokio::spawn(follower::follow(shared.clone()));
@@ -146,6 +150,21 @@ impl<S: Store> Feed<S> {
             newest: store.head().await?,
             watchers: *self.shared.watchers.borrow(),
         })
+    }
+
+    /// By how many changes the slowest watcher is behind the newest one; 0 without watchers, and where changes are not
+    /// numbered.
+    pub fn slowest_lag(&self) -> u64 {
+        let store = &self.shared.store;
+        let slowest = self.shared.standings.positions().iter().filter_map(|at| store.changes_before(at)).min();
+        // The head after the positions, which are never beyond it.
+        let newest = store.changes_before(&store.watch_head().borrow());
+        slowest.zip(newest).map_or(0, |(slowest, newest)| newest.saturating_sub(slowest))
+    }
+
+    /// The most watchers at a time.
+    pub fn max_watchers(&self) -> usize {
+        self.shared.max_watchers
     }
 
     /// Cancelled, it asks all watches to end with what is there then, and keeps new ones out.

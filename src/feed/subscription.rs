@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::event::{FeedChange, framed_len};
 use super::filter::Filter;
 use super::place::{Listing, Place};
+use super::standing::Standing;
 use super::tail::{After, Chunk};
 use super::{FeedError, MESSAGE, Registration};
 use crate::store::{Position, Store};
@@ -46,12 +47,14 @@ pub struct Subscription<S> {
     /// The head when the last profile of a snapshot had been read: with the changes up to here it is complete.
     pub(super) snapshot_end: Option<Position>,
     tail_changed: watch::Receiver<()>,
+    standing: Standing,
 }
 
 impl<S: Store> Subscription<S> {
     pub(super) fn new(registration: Registration<S>, filter: Filter, place: Place) -> Self {
         let tail_changed = registration.0.tail_changed.subscribe();
-        Self { registration, filter, place, steps_over_changes: 0, snapshot_end: None, tail_changed }
+        let standing = registration.0.standings.add(place.position());
+        Self { registration, filter, place, steps_over_changes: 0, snapshot_end: None, tail_changed, standing }
     }
 
     /// Where the watch stands.
@@ -61,11 +64,13 @@ impl<S: Store> Subscription<S> {
 
     /// Takes one bounded step. When the future is dropped the watch stands where it stood.
     pub async fn advance(&mut self) -> Result<Step, FeedError> {
-        match self.place {
+        let step = match self.place {
             Place::Changes(_) => self.advance_over_changes().await,
             Place::Snapshot { listing: Listing::End, .. } => self.end_snapshot().await,
             Place::Snapshot { .. } => self.advance_in_snapshot().await,
-        }
+        };
+        self.standing.set(self.place.position());
+        step
     }
 
     /// Waits until there may be more than at the last step.

@@ -4,7 +4,7 @@
 //! the calls. Nothing here locks, allocates or waits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The upper bounds of the buckets of every latency, in nanoseconds. What took longer is in one more bucket.
 pub const LATENCY_BOUNDS: [u64; 18] = [
@@ -118,6 +118,11 @@ impl Histogram {
         self.add(nanos(latency));
     }
 
+    /// Adds the time from now until what is returned is dropped.
+    pub fn time(&self) -> Timer<'_> {
+        Timer { histogram: self, started: Instant::now() }
+    }
+
     /// What it has seen.
     pub fn distribution(&self) -> Distribution {
         Distribution {
@@ -125,6 +130,19 @@ impl Histogram {
             counts: self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect(),
             sum: self.sum.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// Adds its own age to a histogram when it is dropped.
+#[derive(Debug)]
+pub struct Timer<'a> {
+    histogram: &'a Histogram,
+    started: Instant,
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        self.histogram.add_latency(self.started.elapsed());
     }
 }
 

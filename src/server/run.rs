@@ -9,10 +9,10 @@ use axum::Router;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::admin::{self, Admin};
-use super::metrics::{self, Metrics};
+use super::metrics::{self, Metrics, Sources};
 use super::open_files;
 use super::sample;
-use super::serving::{self, ServingLimits};
+use super::serving::{self, ServingFigures, ServingLimits};
 use super::settings::Settings;
 use super::stack::{self, ServerStore};
 use super::status_page;
@@ -64,6 +64,7 @@ pub struct Server {
     grpc_address: SocketAddr,
     admin: Admin,
     limits: ServingLimits,
+    figures: Arc<ServingFigures>,
     drain_delay: Duration,
     /// No more calls are wanted.
     unready: CancellationToken,
@@ -94,11 +95,20 @@ impl Server {
             .await
             .map_err(|error| ServeError::Start(error.to_string()))?
             .with_request_bytes_in_flight(settings.limits.request_bytes_in_flight);
+        let figures = Arc::<ServingFigures>::default();
         let (mut observer, mut routes) = (Observer::new(), Router::new());
         if settings.observe.metrics {
             let calls = Calls::new();
             observer = observer.with_calls(calls.clone());
-            routes = routes.merge(metrics::routes(Metrics::new(calls)));
+            routes = routes.merge(metrics::routes(Metrics::new(Sources {
+                calls,
+                services: services.clone(),
+                store: store.clone(),
+                feed: feed.clone(),
+                serving: figures.clone(),
+                main: tokio::runtime::Handle::current().metrics(),
+                limits: settings.limits.clone(),
+            })));
         }
         let figures_end = CancellationToken::new();
         if settings.observe.status_page {
@@ -106,11 +116,9 @@ impl Server {
             observer = observer.with_sink(slow.clone());
             let sources = status_page::Sources {
                 store: store.clone(),
-                commits: Box::new(|| {
-                    (
-                        crate::figures::Distribution::new(&crate::figures::SIZE_BOUNDS),
-                        crate::figures::Distribution::new(&crate::figures::LATENCY_BOUNDS),
-                    )
+                commits: Box::new({
+                    let store = store.clone();
+                    move || stack::commit_figures(&store)
                 }),
                 cache: store.cache().clone(),
                 feed,
@@ -130,6 +138,7 @@ impl Server {
             services,
             grpc,
             limits: settings.serving_limits(),
+            figures,
             drain_delay: settings.server.drain_delay,
             unready,
             _figures_end: figures_end.drop_guard(),
@@ -156,8 +165,9 @@ impl Server {
         let mut state = self.store.watch_state();
         let draining = CancellationToken::new();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut serving =
-            tokio::spawn(serving::serve(self.grpc, self.services.stack(), threads, self.limits, draining.clone()));
+        let stack = self.services.stack();
+        let serving = serving::serve_counted(self.grpc, stack, threads, self.limits, self.figures, draining.clone());
+        let mut serving = tokio::spawn(serving);
         let failed = tokio::select! {
             () = shutdown => None,
             changed = state.wait_for(|state| matches!(state, StoreState::Failed { .. })) => match changed.as_deref() {

@@ -179,6 +179,13 @@ pub trait Store: Send + Sync + 'static {
     /// The position of the change that made this version of a profile.
     fn position_of(&self, record: &Record) -> Position;
 
+    /// How many numbers of changes lie before a position, for figures: the difference of two tells how far they are
+    /// apart. `None` where changes are not numbered, or when the position is not this store's.
+    fn changes_before(&self, position: &Position) -> Option<u64> {
+        let _ = position;
+        None
+    }
+
     /// Figures that cost nothing.
     fn status(&self) -> StoreStatus;
 

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use super::committer::{Answer, CommitterParts, Message, Queued, Request, fail};
+use super::figures::SledFigures;
 use super::group_effect::{GroupEffect, GroupState};
 use super::head::Head;
 use super::keys::Applied;
@@ -88,6 +89,7 @@ pub(super) struct CommitThread {
     space: SpaceWatch,
     /// What the watchdog watches.
     progress: Arc<Progress>,
+    figures: Arc<SledFigures>,
     /// Where tests let a step fail.
     disk: Disk,
 }
@@ -130,6 +132,7 @@ impl CommitThread {
             checkpoint: parts.checkpoint,
             space: parts.space,
             progress,
+            figures: parts.figures,
             disk: parts.disk,
         }
     }
@@ -315,6 +318,7 @@ impl CommitThread {
         self.pass(Point::Applied)?;
         self.observer.after_apply(changes);
         self.head.publish(sequence);
+        self.figures.group(changes.len(), bytes);
         self.pass(Point::Published)?;
         for request in group.requests {
             self.requests.remember(request, group.time);

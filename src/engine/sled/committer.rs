@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::commit_thread::CommitThread;
+use super::figures::SledFigures;
 use super::head::Head;
 use super::keys::Applied;
 use super::space::SpaceWatch;
@@ -98,6 +99,8 @@ pub struct CommitterParts {
     pub checkpoint: Arc<AtomicU64>,
     /// Whether there is room for writes.
     pub space: SpaceWatch,
+    /// Told what was done.
+    pub figures: Arc<SledFigures>,
     /// Where tests let a step fail.
     pub disk: Disk,
 }
@@ -108,7 +111,7 @@ impl Committer {
         let (queue, requests) = sync_channel(bounds.commits);
         let state = watch::Sender::new(StoreState::Open);
         let queued = Arc::new(Queued::default());
-        let progress = Arc::new(Progress::new());
+        let progress = Arc::new(Progress::new(parts.figures.clone()));
         let watchdog = Watchdog::start(progress.clone(), sync_timeout, state.clone())?;
         let thread = CommitThread::new(parts, requests, queued.clone(), state.clone(), progress.clone());
         let thread = std::thread::Builder::new().name("committer".into()).spawn(move || thread.run())?;
@@ -150,6 +153,16 @@ impl Committer {
     /// How many commits wait.
     pub fn queued_commits(&self) -> usize {
         self.queued.commits.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes of commits wait.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The bounds of what waits.
+    pub fn bounds(&self) -> QueueBounds {
+        self.bounds
     }
 
     /// The state and its changes.

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::committer::fail;
-
+use super::figures::SledFigures;
 use super::pacer::{Pacer, Stopper};
 use super::snapshotter::{self, Snapshot, SnapshotFailure, Source};
 use super::space::Ballast;
@@ -60,6 +60,8 @@ pub struct MaintenanceParts {
     /// Up to where sled is flushed; the committer moves it.
     pub checkpoint: Arc<AtomicU64>,
     pub state: watch::Sender<StoreState>,
+    /// Told of snapshots.
+    pub figures: Arc<SledFigures>,
 }
 
 enum Message {
@@ -204,6 +206,9 @@ impl Thread {
         });
         let panicked = |_| Err(SnapshotFailure::Damaged("sled panicked while it was read".into()));
         let made = catch_unwind(making).unwrap_or_else(panicked);
+        if !matches!(made, Err(SnapshotFailure::Stopped)) {
+            self.parts.figures.snapshot(made.as_ref().ok());
+        }
         match &made {
             Ok(Snapshot { sequence, profiles, bytes, took }) => {
                 tracing::info!(sequence, profiles, bytes, elapsed_ms = took.as_millis() as u64, "made a snapshot");

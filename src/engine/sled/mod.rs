@@ -20,6 +20,7 @@ mod commit_thread;
 mod committer;
 mod data_dir;
 mod domain_counts;
+mod figures;
 mod group_effect;
 mod head;
 mod keys;
@@ -43,6 +44,7 @@ mod watchdog;
 
 pub use committer::QueueBounds;
 pub use data_dir::DataDirError;
+pub use figures::{OpenFigures, SledFigures};
 pub use maintenance::SnapshotPolicy;
 pub use offline::verify as verify_offline;
 pub use open::{CheckAtOpen, OpenError, SledOptions};

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::committer::{Committer, CommitterParts, QueueBounds};
 use super::data_dir::{DataDir, DataDirError};
+use super::figures::{OpenFigures, SledFigures};
 use super::group_effect::GroupEffect;
 use super::head::Head;
 use super::maintenance::{Maintenance, MaintenanceParts, SnapshotPolicy};
@@ -153,6 +154,7 @@ pub(super) struct Opened {
     pub maintenance: Maintenance,
     pub head: Arc<Head>,
     pub log_reader: LogReader,
+    pub figures: Arc<SledFigures>,
 }
 
 /// Opens a data directory. Blocks for as long as recovery takes.
@@ -165,7 +167,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
     let ballast = Ballast::new(data_dir.path(), options.disk.clone(), options.space);
     ballast.release_if_needed().map_err(|source| data_dir.access("read", source))?;
     data_dir.snapshots().prepare().map_err(|source| data_dir.access("written", source))?;
-    let State { tree, log, applied, replayed_groups, check_took } = state::open(&data_dir, options)?;
+    let State { tree, log, applied, replayed_groups, check_took, healed } = state::open(&data_dir, options)?;
     pass(Point::StateOpened)?;
     data_dir.finish_creation()?;
     if tree.applied()?.digest.is_none() {
@@ -189,6 +191,8 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         elapsed_ms = started.elapsed().as_millis() as u64,
         "opened the store"
     );
+    let figures = OpenFigures { took: started.elapsed(), replayed_groups, check_took, healed };
+    let figures = Arc::new(SledFigures::new(figures));
     let checkpoint = Arc::new(AtomicU64::new(applied.sequence));
     let head = Arc::new(Head::new(data_dir.incarnation(), applied.sequence));
     let log_reader = LogReader::new(data_dir.commit_log(), data_dir.incarnation());
@@ -203,7 +207,8 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         observer,
         suspect_mark: data_dir.suspect_mark(),
         checkpoint: checkpoint.clone(),
-        space: SpaceWatch::new(ballast.clone()),
+        space: SpaceWatch::new(ballast.clone(), figures.clone()),
+        figures: figures.clone(),
         disk: options.disk.clone(),
     };
     let committer = Committer::start(parts, options.queue, options.sync_timeout).map_err(OpenError::Thread)?;
@@ -221,7 +226,8 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         ballast,
         checkpoint,
         state: committer.state().clone(),
+        figures: figures.clone(),
     })
     .map_err(OpenError::Thread)?;
-    Ok(Opened { data_dir, tree, committer, maintenance, head, log_reader })
+    Ok(Opened { data_dir, tree, committer, maintenance, head, log_reader, figures })
 }

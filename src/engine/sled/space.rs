@@ -8,10 +8,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::figures::SledFigures;
 use crate::engine::disk::Disk;
 use crate::engine::durable_file;
 
@@ -34,12 +36,13 @@ pub struct SpaceWatch {
     ballast: Ballast,
     low: bool,
     asked: Instant,
+    figures: Arc<SledFigures>,
 }
 
 impl SpaceWatch {
     /// For a data directory with its ballast; asks at once.
-    pub fn new(ballast: Ballast) -> Self {
-        let mut this = Self { ballast, low: false, asked: Instant::now() };
+    pub fn new(ballast: Ballast, figures: Arc<SledFigures>) -> Self {
+        let mut this = Self { ballast, low: false, asked: Instant::now(), figures };
         this.ask();
         this
     }
@@ -79,6 +82,7 @@ impl SpaceWatch {
             tracing::info!(free_bytes, "there is room on the disk again: writes are taken");
         }
         self.low = low;
+        self.figures.room(free_bytes, low);
     }
 }
 

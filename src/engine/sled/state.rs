@@ -43,6 +43,8 @@ pub(super) struct State {
     pub replayed_groups: u64,
     /// How long the check of the whole state took, if it was made.
     pub check_took: Option<Duration>,
+    /// The state was damaged and was built anew.
+    pub healed: bool,
 }
 
 /// Why the state is not up to the log.
@@ -76,7 +78,8 @@ pub(super) fn open(data_dir: &DataDir, options: &SledOptions) -> Result<State, O
         },
     };
     rebuild::rebuild(data_dir, options, &damage)?;
-    bring_up(data_dir, &dir, options).map_err(|trouble| match trouble {
+    let healed = bring_up(data_dir, &dir, options).map(|state| State { healed: true, ..state });
+    healed.map_err(|trouble| match trouble {
         Trouble::Refused(error) => error,
         Trouble::Damaged(cause) => OpenError::Sled { dir, cause },
     })
@@ -89,7 +92,7 @@ pub(super) fn bring_up(data_dir: &DataDir, dir: &Path, options: &SledOptions) ->
     let attempt = guarded(|| bring_up_tree(data_dir, &tree, is_new, options));
     match attempt {
         Ok((log, applied, replayed_groups, check_took)) => {
-            Ok(State { tree, log, applied, replayed_groups, check_took })
+            Ok(State { tree, log, applied, replayed_groups, check_took, healed: false })
         }
         Err(trouble) => {
             // A damaged sled may panic once more when it is let go.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::committer::Committer;
+use super::committer::{Committer, QueueBounds};
 use super::data_dir::DataDir;
+use super::figures::{Operation, SledFigures};
 use super::head::Head;
 use super::maintenance::Maintenance;
 use super::open::{self, OpenError, SledOptions};
@@ -66,6 +67,7 @@ pub struct SledStore {
     /// Ends the check at the close.
     closing: Stopper,
     backups: Arc<Semaphore>,
+    figures: Arc<SledFigures>,
     /// The lock on the directory; given up at the close.
     data_dir: Mutex<Option<DataDir>>,
 }
@@ -92,8 +94,20 @@ impl SledStore {
             verifications: ScanPool::new(1, 0),
             closing: Stopper::default(),
             backups: Arc::new(Semaphore::new(1)),
+            figures: opened.figures,
             data_dir: Mutex::new(Some(opened.data_dir)),
         })
+    }
+
+    /// What it has done since it was opened.
+    pub fn figures(&self) -> &SledFigures {
+        &self.figures
+    }
+
+    /// How many commits and bytes of commits wait, and their bounds.
+    pub fn queue(&self) -> (QueueBounds, QueueBounds) {
+        let waiting = QueueBounds { commits: self.committer.queued_commits(), bytes: self.committer.queued_bytes() };
+        (waiting, self.committer.bounds())
     }
 
     /// Makes a snapshot now, however short the log is, and trims the log behind it.
@@ -182,10 +196,12 @@ impl SledStore {
 
 impl Store for SledStore {
     async fn get(&self, id: &ProfileId) -> Result<Option<Record>, StoreError> {
+        let _timer = self.figures.time(Operation::Get);
         self.with_tree(|tree| tree.record(id))
     }
 
     async fn get_many(&self, ids: &[ProfileId]) -> Result<Vec<Option<Record>>, StoreError> {
+        let _timer = self.figures.time(Operation::GetMany);
         if ids.len() <= IN_PLACE_IDS {
             return self.with_tree(|tree| ids.iter().map(|id| tree.record(id)).collect());
         }
@@ -203,10 +219,12 @@ impl Store for SledStore {
     }
 
     async fn commit(&self, commit: Commit) -> Result<Outcomes, StoreError> {
+        let _timer = self.figures.time(Operation::Commit);
         self.committer.commit(commit).await
     }
 
     async fn list(&self, scope: &Scope, after: Option<&Cursor>, bounds: PageBounds) -> Result<Page, StoreError> {
+        let _timer = self.figures.time(Operation::List);
         if bounds.max_records <= IN_PLACE_ROWS && *scope != Scope::All {
             let never = Cancelled::default();
             return self.with_tree(|tree| tree.list(scope, after, bounds, &never));
@@ -222,6 +240,7 @@ impl Store for SledStore {
         after: Option<&Cursor>,
         max_domains: usize,
     ) -> Result<DomainPage, StoreError> {
+        let _timer = self.figures.time(Operation::ListDomains);
         let (parent, after) = (parent.map(DomainKey::new), after.cloned());
         self.scan(move |tree, cancelled| {
             tree.list_domains(parent.as_ref(), order, after.as_ref(), max_domains, cancelled)
@@ -230,6 +249,7 @@ impl Store for SledStore {
     }
 
     async fn count(&self, scope: &Scope) -> Result<u64, StoreError> {
+        let _timer = self.figures.time(Operation::Count);
         match scope {
             Scope::All => self.with_tree(|tree| Ok(tree.applied()?.totals.profiles)),
             Scope::Domain(domain) => self.with_tree(|tree| Ok(tree.counters(domain)?.own)),
@@ -249,6 +269,7 @@ impl Store for SledStore {
         if sequence >= through {
             return Ok(ChangePage { changes: Vec::new(), next: *after });
         }
+        let _timer = self.figures.time(Operation::Changes);
         let pool = if head - sequence <= NEAR_HEAD { &self.near_log_reads } else { &self.far_log_reads };
         let page = self.read_log(pool, move |reader| reader.read(sequence, through, bounds)).await?;
         Ok(ChangePage { changes: page.changes, next: self.head.position(page.last_sequence) })
@@ -271,6 +292,10 @@ impl Store for SledStore {
 
     fn position_of(&self, record: &Record) -> Position {
         self.head.position(record.revision().0)
+    }
+
+    fn changes_before(&self, position: &Position) -> Option<u64> {
+        self.head.sequence_of(position).ok()
     }
 
     fn status(&self) -> StoreStatus {

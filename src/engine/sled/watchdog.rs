@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::committer::fail;
+use super::figures::SledFigures;
 use super::pacer::Stopper;
 use crate::store::StoreState;
 
@@ -36,14 +37,17 @@ pub struct Progress {
     /// Milliseconds after `base`, plus one; 0: at nothing that can hang.
     since: AtomicU64,
     step: AtomicUsize,
+    /// Told how long each step took.
+    figures: Arc<SledFigures>,
     /// Cancelled when it has hung for too long.
     hung: CancellationToken,
 }
 
 impl Progress {
     /// At nothing.
-    pub fn new() -> Self {
+    pub fn new(figures: Arc<SledFigures>) -> Self {
         Self {
+            figures,
             base: Instant::now(),
             since: AtomicU64::new(0),
             step: AtomicUsize::new(0),
@@ -55,7 +59,9 @@ impl Progress {
     pub fn during<T>(&self, step: Step, work: impl FnOnce() -> T) -> T {
         self.step.store(step as usize, Ordering::Relaxed);
         self.since.store(self.base.elapsed().as_millis() as u64 + 1, Ordering::Release);
+        let timer = self.figures.time_step(step);
         let done = work();
+        drop(timer);
         self.since.store(0, Ordering::Release);
         done
     }

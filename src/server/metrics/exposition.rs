@@ -61,6 +61,11 @@ pub struct Family<'a> {
 }
 
 impl Family<'_> {
+    /// Adds a series without labels.
+    pub fn value(&mut self, value: impl Display) -> &mut Self {
+        self.labelled(&[], value)
+    }
+
     /// Adds a series.
     pub fn labelled(&mut self, labels: Labels<'_>, value: impl Display) -> &mut Self {
         self.line(None, &label_set(self.name, labels), None, value);

@@ -18,6 +18,7 @@
 //! to an answer leads past it; what a client certificate says reaches it as an extension of the request.
 
 mod connection;
+mod figures;
 mod gathered_io;
 mod throttle;
 mod worker;
@@ -35,8 +36,9 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 pub use self::connection::{ConnectionError, serve_connection};
+pub use self::figures::ServingFigures;
 use self::throttle::Throttle;
-use self::worker::{Accepted, Worker};
+use self::worker::{Accepted, Ends, Worker};
 
 /// After an error of accept (such as too many open files) the loop pauses, or it would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -102,18 +104,40 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    serve_counted(listener, service, threads, limits, Arc::default(), shutdown).await
+}
+
+/// The same, with figures of the connections and threads.
+pub async fn serve_counted<S, B>(
+    listener: TcpListener,
+    service: S,
+    threads: usize,
+    limits: ServingLimits,
+    figures: Arc<ServingFigures>,
+    shutdown: CancellationToken,
+) -> io::Result<()>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: 'static,
+    B: http_body::Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     // The workers' own: also when this future is dropped, they end.
     let ending = shutdown.child_token();
     let _ended_with_this_call = ending.clone().drop_guard();
     let failed = CancellationToken::new();
     let workers: Vec<_> = (0..threads.max(1))
         // A token each: the lock inside one that all threads share would be taken in every turn of every connection.
-        .map(|number| Worker::start(number, service.clone(), limits, ending.child_token(), failed.clone()))
+        .map(|number| {
+            let ends = Ends { shutdown: ending.child_token(), failed: failed.clone() };
+            Worker::start(number, service.clone(), limits, figures.clone(), ends)
+        })
         .collect::<Result<_, _>>()?;
     tokio::select! {
         () = ending.cancelled() => {}
         () = failed.cancelled() => ending.cancel(),
-        () = accept(&listener, &workers, limits.connections) => {}
+        () = accept(&listener, &workers, limits.connections, &figures) => {}
     }
     drop(listener);
     for worker in workers {
@@ -126,7 +150,7 @@ where
 }
 
 /// Accepts connections and hands them out in turn. Does not end by itself.
-async fn accept(listener: &TcpListener, workers: &[Worker], limit: usize) {
+async fn accept(listener: &TcpListener, workers: &[Worker], limit: usize, figures: &ServingFigures) {
     let permits = Arc::new(Semaphore::new(limit));
     let (mut refused, mut failures) = (Throttle::new(), Throttle::new());
     for worker in workers.iter().cycle() {
@@ -134,6 +158,7 @@ async fn accept(listener: &TcpListener, workers: &[Worker], limit: usize) {
             let stream = match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
                 Ok(stream) => stream,
                 Err(error) => {
+                    figures.fail();
                     if let Some(times) = failures.note() {
                         tracing::warn!(%error, times, "connections could not be accepted");
                     }
@@ -142,9 +167,11 @@ async fn accept(listener: &TcpListener, workers: &[Worker], limit: usize) {
                 }
             };
             if let Ok(permit) = permits.clone().try_acquire_owned() {
+                figures.accept();
                 worker.hand_over(Accepted { stream, permit });
                 break;
             }
+            figures.refuse();
             if let Some(connections) = refused.note() {
                 tracing::warn!(limit, connections, "connections were closed because there are too many");
             }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use http::{Request, Response};
@@ -14,6 +15,7 @@ use tower::Service;
 
 use super::ServingLimits;
 use super::connection::{ConnectionError, serve_connection};
+use super::figures::{End, ServingFigures};
 
 /// A connection on its way to a worker. Bounded by the permits, so the queue needs no bound of its own.
 pub struct Accepted {
@@ -21,6 +23,14 @@ pub struct Accepted {
     pub stream: TcpStream,
     /// Given back when the connection has ended.
     pub permit: OwnedSemaphorePermit,
+}
+
+/// What ends a worker, and what it ends.
+pub struct Ends {
+    /// Asks the worker to drain.
+    pub shutdown: CancellationToken,
+    /// Cancelled should the thread end by a panic.
+    pub failed: CancellationToken,
 }
 
 /// The handle of a worker's thread.
@@ -32,13 +42,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker's thread. `failed` is cancelled should it end by a panic.
+    /// Starts a worker's thread.
     pub fn start<S, B>(
         number: usize,
         service: S,
         limits: ServingLimits,
-        shutdown: CancellationToken,
-        failed: CancellationToken,
+        figures: Arc<ServingFigures>,
+        ends: Ends,
     ) -> io::Result<Self>
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
@@ -50,9 +60,11 @@ impl Worker {
         let (queue, accepted) = mpsc::unbounded_channel();
         let (ending, done) = tokio::sync::oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        figures.add_runtime(runtime.metrics());
+        let Ends { shutdown, failed } = ends;
         let thread = std::thread::Builder::new().name(format!("serving-{number}")).spawn(move || {
             let failed = failed.drop_guard();
-            LocalSet::new().block_on(&runtime, work(accepted, service, limits, shutdown));
+            LocalSet::new().block_on(&runtime, work(accepted, service, limits, &figures, shutdown));
             failed.disarm();
             drop(ending);
         })?;
@@ -79,6 +91,7 @@ async fn work<S, B>(
     mut accepted: mpsc::UnboundedReceiver<Accepted>,
     service: S,
     limits: ServingLimits,
+    figures: &ServingFigures,
     shutdown: CancellationToken,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + 'static,
@@ -93,7 +106,7 @@ async fn work<S, B>(
             () = shutdown.cancelled() => break,
             // Ended connections are forgotten as they end.
             Some(ended) = connections.join_next() => {
-                report(ended);
+                report(ended, figures);
                 continue;
             }
             next = accepted.recv() => match next {
@@ -109,11 +122,12 @@ async fn work<S, B>(
     }
     let drained = tokio::time::timeout(limits.drain_timeout, async {
         while let Some(ended) = connections.join_next().await {
-            report(ended);
+            report(ended, figures);
         }
     });
     if drained.await.is_err() {
         tracing::warn!(connections = connections.len(), "cut connections that did not drain in time");
+        figures.end(End::CutAtShutdown, connections.len());
         connections.shutdown().await;
     }
 }
@@ -126,11 +140,18 @@ fn prepared(stream: TcpStream) -> io::Result<tokio::net::TcpStream> {
     Ok(stream)
 }
 
-fn report(ended: Result<Result<(), ConnectionError>, tokio::task::JoinError>) {
-    match ended {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a connection ended with an error"),
-        // The panic's own message is the panic hook's business.
-        Err(error) => tracing::error!(panicked = error.is_panic(), "a connection's task failed"),
-    }
+fn report(ended: Result<Result<(), ConnectionError>, tokio::task::JoinError>, figures: &ServingFigures) {
+    let end = match ended {
+        Ok(Ok(())) => End::Closed,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a connection ended with an error");
+            End::of_error(&error)
+        }
+        Err(error) => {
+            // The panic's own message is the panic hook's business.
+            tracing::error!(panicked = error.is_panic(), "a connection's task failed");
+            End::Panicked
+        }
+    };
+    figures.end(end, 1);
 }

@@ -1,0 +1,135 @@
+//! The store, its committer, its disk and the cache in front of it.
+
+use super::exposition::{NANOSECONDS, Page};
+use crate::cache::CacheFigures;
+use crate::engine::sled::SledFigures;
+use crate::server::stack::ServerStore;
+use crate::store::{Store, StoreState};
+
+/// Writes what can be said without waiting.
+pub fn write(page: &mut Page, store: &ServerStore) {
+    let (status, figures) = (store.status(), store.inner().figures());
+    page.gauge("profilestore_profiles", "Profiles in the store.").value(status.totals.profiles);
+    page.gauge("profilestore_domains", "Domains with at least one profile.").value(status.totals.domains);
+    page.gauge("profilestore_live_bytes", "Bytes of the encoded profiles.").value(status.totals.profile_bytes);
+    let states = [
+        ("open", status.state == StoreState::Open),
+        ("failed", matches!(status.state, StoreState::Failed { .. })),
+        ("closed", status.state == StoreState::Closed),
+    ];
+    let mut family = page.gauge("profilestore_store_state", "1 for the state that the store is in.");
+    for (state, is_it) in states {
+        family.labelled(&[("state", state)], u8::from(is_it));
+    }
+    write_operations(page, figures);
+    write_queue(page, store);
+    write_disk(page, figures);
+    write_open(page, figures);
+    write_cache(page, &store.figures());
+}
+
+/// Writes the bytes on disk, which take a walk through the directory to know.
+pub fn write_disk_bytes(page: &mut Page, bytes: u64) {
+    page.gauge("profilestore_disk_bytes", "Bytes of all files in the data directory.").value(bytes);
+}
+
+fn write_operations(page: &mut Page, figures: &SledFigures) {
+    let help = "How long operations of the store behind the cache took; a commit's includes its time in the queue.";
+    let mut family = page.histogram("profilestore_store_operation_seconds", help);
+    for (operation, seen) in figures.operations() {
+        family.distribution(&[("operation", operation)], &seen, NANOSECONDS);
+    }
+    let help = "How long the steps of a commit group took: log_append writes and syncs the log, apply changes sled, flush syncs sled.";
+    let mut family = page.histogram("profilestore_commit_step_seconds", help);
+    for (step, seen) in figures.steps() {
+        family.distribution(&[("step", step)], &seen, NANOSECONDS);
+    }
+    page.histogram("profilestore_commit_group_writes", "How many changes were made durable together.").distribution(
+        &[],
+        &figures.group_writes(),
+        1.0,
+    );
+    page.counter("profilestore_commit_log_bytes_total", "Bytes appended to the commit log.")
+        .value(figures.log_bytes());
+}
+
+fn write_queue(page: &mut Page, store: &ServerStore) {
+    let (waiting, bounds) = store.inner().queue();
+    page.gauge("profilestore_commit_queue_commits", "Commits that wait.").value(waiting.commits);
+    page.gauge("profilestore_commit_queue_limit_commits", "With more waiting commits new ones are refused.")
+        .value(bounds.commits);
+    page.gauge("profilestore_commit_queue_bytes", "Bytes of the commits that wait.").value(waiting.bytes);
+    page.gauge("profilestore_commit_queue_limit_bytes", "With more waiting bytes new commits are refused.")
+        .value(bounds.bytes);
+}
+
+fn write_disk(page: &mut Page, figures: &SledFigures) {
+    page.gauge("profilestore_disk_low", "1 while writes are refused because the disk is nearly full.")
+        .value(u8::from(figures.is_disk_low()));
+    let mut family = page.gauge("profilestore_disk_free_bytes", "Room on the disk when the committer last asked.");
+    if let Some(free) = figures.free_bytes() {
+        family.value(free);
+    }
+    page.counter("profilestore_snapshots_total", "Snapshots made.").value(figures.snapshots());
+    page.counter("profilestore_snapshot_failures_total", "Snapshots that could not be made.")
+        .value(figures.snapshot_failures());
+    let newest = figures.newest_snapshot();
+    let mut family = page.gauge("profilestore_snapshot_bytes", "Bytes of the newest snapshot that was made.");
+    if let Some((bytes, _)) = newest {
+        family.value(bytes);
+    }
+    let help = "When the newest snapshot was made, in seconds of Unix time.";
+    let mut family = page.gauge("profilestore_snapshot_timestamp_seconds", help);
+    if let Some((_, made)) = newest {
+        family.value(made);
+    }
+}
+
+fn write_open(page: &mut Page, figures: &SledFigures) {
+    let open = figures.open();
+    page.gauge("profilestore_open_seconds", "How long it took to open the store.").value(open.took.as_secs_f64());
+    page.gauge("profilestore_open_replayed_groups", "Commit groups that were replayed when the store was opened.")
+        .value(open.replayed_groups);
+    let help = "How long the check of the whole state took when the store was opened; 0 when it was not made.";
+    page.gauge("profilestore_open_check_seconds", help).value(open.check_took.unwrap_or_default().as_secs_f64());
+    page.gauge("profilestore_open_healed", "1 when the state was damaged and was built anew at the start.")
+        .value(u8::from(open.healed));
+}
+
+fn write_cache(page: &mut Page, figures: &CacheFigures) {
+    let mut family = page.counter("profilestore_cache_reads_total", "Reads of profiles by what the cache knew.");
+    for (result, count) in [("hit", figures.hits), ("negative_hit", figures.negative_hits), ("miss", figures.misses)]
+    {
+        family.labelled(&[("result", result)], count);
+    }
+    for (name, help, count) in [
+        ("profilestore_cache_joins_total", "Misses that waited for another caller's load.", figures.joins),
+        (
+            "profilestore_cache_refused_fills_total",
+            "Loads that were not kept because of a commit meanwhile.",
+            figures.refused_fills,
+        ),
+        ("profilestore_cache_evictions_total", "Profiles that made room for others.", figures.evictions),
+        ("profilestore_cache_expirations_total", "Profiles whose time was over when met.", figures.expirations),
+    ] {
+        page.counter(name, help).value(count);
+    }
+    for (name, help, value) in [
+        ("profilestore_cache_entries", "Profiles in the cache.", figures.entries),
+        ("profilestore_cache_negative_entries", "Absences in the cache.", figures.negative_entries),
+        ("profilestore_cache_bytes", "Bytes that the cached profiles take.", figures.bytes),
+        ("profilestore_cache_limit_bytes", "The bound on those bytes.", figures.capacity_bytes),
+    ] {
+        page.gauge(name, help).value(value);
+    }
+    for (name, help, age) in [
+        ("profilestore_cache_hit_age_seconds", "Mean age of profiles when they were hit.", figures.mean_age_at_hit),
+        (
+            "profilestore_cache_eviction_age_seconds",
+            "Mean age of profiles when they made room.",
+            figures.mean_age_at_eviction,
+        ),
+    ] {
+        page.gauge(name, help).value(age.as_secs_f64());
+    }
+}
