@@ -164,6 +164,10 @@ async fn the_json_tells_what_the_server_does() {
     assert!(missing["errors"].as_f64() > Some(0.0) && missing["server_errors"] == 0.0, "{missing}");
     assert_eq!((&json["hot"]["ids"][0]["reads"], &json["hot"]["ids"][1]["reads"]), (&5.into(), &1.into()));
     assert_eq!(json["hot"]["domains"][0]["key"], "company-1.example");
+    // The write was a group, which took some time to be durable.
+    let known =
+        |column: &str| json["points"][column].as_array().unwrap().iter().filter_map(Value::as_f64).next_back();
+    assert!(known("group_size") >= Some(1.0) && known("sync_p99_ms") > Some(0.0), "{}", json["points"]);
     server.stop().await;
 }
 

@@ -135,10 +135,7 @@ impl Server {
                 store: store.clone(),
                 commits: Box::new({
                     let store = store.clone();
-                    move || {
-                        let figures = store.inner().figures();
-                        (figures.group_writes(), figures.log_appends())
-                    }
+                    move || stack::commit_figures(&store)
                 }),
                 cache: store.cache().clone(),
                 feed,
