@@ -148,9 +148,15 @@ impl<S: Store> Feed<S> {
     /// What can be followed.
     pub async fn window(&self) -> Result<Window, StoreError> {
         let store = &self.shared.store;
-        let oldest = store.oldest_position().await?;
         let holds = store.holds().await?;
-        let first = store.changes_after(&oldest, ChangeBounds { max_changes: 1, ..MESSAGE }).await?;
+        let mut oldest = store.oldest_position().await?;
+        let first = loop {
+            match store.changes_after(&oldest, ChangeBounds { max_changes: 1, ..MESSAGE }).await {
+                // The log was trimmed between the two questions.
+                Err(StoreError::Truncated { oldest: later }) if later != oldest => oldest = later,
+                first => break first?,
+            }
+        };
         Ok(Window {
             oldest,
             oldest_time: first.changes.first().map(|change| change.time),

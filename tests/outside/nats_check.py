@@ -159,7 +159,9 @@ def check_kills(checks: Checks, rounds: int, seed: int) -> None:
                 checks.section(f"{number + 1} rounds, {checks.failed} failures")
         with server.channel() as channel:
             last = Profile(id="last", email="last@example.com")
-            profiles(channel).CreateProfile(pb.CreateProfileRequest(profile=last), timeout=30.0)
+            profiles(channel).CreateProfile(
+                pb.CreateProfileRequest(profile=last), timeout=30.0, wait_for_ready=True
+            )
         changes = all_changes(server, "last")
         wanted = len(expected_messages(changes))
         deadline = time.monotonic() + CATCH_UP_SECONDS

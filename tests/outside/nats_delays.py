@@ -54,7 +54,9 @@ def write(server: Server, names: list[str], filler: int = 0) -> None:
                 )
                 for name in names[start : start + 50]
             ]
-            client.BatchWriteProfiles(pb.BatchWriteProfilesRequest(writes=creates), timeout=30.0)
+            client.BatchWriteProfiles(
+                pb.BatchWriteProfilesRequest(writes=creates), timeout=30.0, wait_for_ready=True
+            )
 
 
 def names(prefix: str, count: int) -> list[str]:
@@ -94,7 +96,9 @@ def metric(server: Server, name: str) -> float:
 def hold(server: Server) -> admin_pb.FeedHold:
     """The publisher's place, as GetStatus shows it."""
     with server.channel() as channel:
-        status = admin_service.AdminServiceStub(channel).GetStatus(admin_pb.GetStatusRequest(), timeout=30.0)
+        status = admin_service.AdminServiceStub(channel).GetStatus(
+            admin_pb.GetStatusRequest(), timeout=30.0, wait_for_ready=True
+        )
     return next(hold for hold in status.feed.holds if hold.name == "publisher")
 
 
@@ -262,7 +266,9 @@ def check_forgotten(checks: Checks) -> None:
             second.stop()
         with Server("--forget-publisher", data_dir=server.data_dir) as third:
             with third.channel() as channel:
-                status = admin_service.AdminServiceStub(channel).GetStatus(admin_pb.GetStatusRequest(), timeout=30.0)
+                status = admin_service.AdminServiceStub(channel).GetStatus(
+                    admin_pb.GetStatusRequest(), timeout=30.0, wait_for_ready=True
+                )
             checks.equal(len(status.feed.holds), 0, "forgotten: places after it was given up")
             third.stop()
 
