@@ -14,6 +14,8 @@ mod import_syncs;
 mod imports;
 #[path = "cli/load.rs"]
 mod load;
+#[path = "cli/logs.rs"]
+mod logs;
 #[path = "cli/mistakes.rs"]
 mod mistakes;
 #[path = "cli/settings.rs"]
