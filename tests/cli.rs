@@ -16,6 +16,8 @@ mod imports;
 mod load;
 #[path = "cli/log_lines.rs"]
 mod log_lines;
+#[path = "cli/logs.rs"]
+mod logs;
 #[path = "cli/mistakes.rs"]
 mod mistakes;
 #[path = "cli/otlp_receiver.rs"]

@@ -17,7 +17,7 @@
 //!    before a commit is never installed after it.
 //! 3. *Back in when visible.* `after_apply` installs the new record, or the absence after a delete, but only of
 //!    an id that was in the cache when it was taken out: an import does not push out the hot set. While
-//!    several groups with one id are under way, in any order, the last of them to finish installs the
+//!    several groups with one id are under way, which end in any order, the last of them to finish installs the
 //!    record with the largest revision of all.
 //! 4. *Never backwards.* An install is refused when what is there has a larger revision. An absence that a
 //!    delete left behind keeps the revision of the delete.

@@ -61,7 +61,7 @@ impl SlowestCalls {
         self.begin_minute(&mut minutes, now);
         let recent = |call: &&SlowCall| now.saturating_duration_since(call.ended) < Duration::from_secs(60 * MINUTES);
         let mut calls: Vec<_> = minutes.iter().flat_map(|minute| &minute.calls).filter(recent).cloned().collect();
-        calls.sort_by(|a, b| b.elapsed.cmp(&a.elapsed));
+        calls.sort_by_key(|call| std::cmp::Reverse(call.elapsed));
         calls.truncate(most);
         calls
     }

@@ -178,8 +178,8 @@ impl<R: Body> HeldBody<R> {
     }
 
     /// What the service behind the fast lane answered.
-    pub fn from_behind(&self) -> Option<&R> {
-        self.body.from_behind()
+    pub fn behind(&self) -> Option<&R> {
+        self.body.behind()
     }
 
     /// Charges what a poll gave; fails when there is no room for it.

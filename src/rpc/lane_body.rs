@@ -150,7 +150,7 @@ impl<R> LaneBody<R> {
     }
 
     /// What the service behind answered.
-    pub fn from_behind(&self) -> Option<&R> {
+    pub fn behind(&self) -> Option<&R> {
         match self {
             Self::Answer { .. } => None,
             Self::Inner { body } => Some(body),

@@ -78,6 +78,10 @@ use crate::store::Store;
 /// The names under which health is reported: the server as a whole, and each service.
 const HEALTH_NAMES: [&str; 3] = ["", profile_service_server::SERVICE_NAME, admin_service_server::SERVICE_NAME];
 
+/// All services with what stands around them, from the connection inwards: who is told, what is held, the lane of the
+/// hot reads, the notes, the bounds on requests, the deadlines, the lane of single calls.
+pub type Stack = Observed<Holding<FastLane<Noted<Charged<Deadline<CallLane<Routes>>>>>>>;
+
 /// All services, ready to be served.
 #[derive(Clone)]
 pub struct Services {
@@ -167,7 +171,7 @@ impl Services {
     }
 
     /// The services with their deadlines and bounds, both lanes and their observer, as one service to serve.
-    pub fn stack(&self) -> Observed<Holding<FastLane<Noted<Charged<Deadline<CallLane<Routes>>>>>>> {
+    pub fn stack(&self) -> Stack {
         let lane = CallLane::new(self.routes.clone(), self.calls.clone());
         let charged = Charged::new(DeadlineLayer.layer(lane), self.in_flight.clone());
         let noted = Noted::new(charged, self.observer.clone());

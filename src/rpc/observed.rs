@@ -194,7 +194,7 @@ where
             running.end_in_the_lane(received, sent);
             return Poll::Ready(Ok(response.map(ObservedBody::unobserved)));
         }
-        running.notes = response.body().from_behind().map(|body| body.notes().clone());
+        running.notes = response.body().behind().map(|body| body.notes().clone());
         match code_in(response.headers()) {
             // The head is all of the answer.
             Some(code) => running.end(code),
@@ -223,8 +223,8 @@ impl<R: Body> ObservedBody<R> {
     }
 
     /// What the service behind the fast lane answered.
-    pub fn from_behind(&self) -> Option<&R> {
-        self.body.from_behind().map(NotedBody::inner)
+    pub fn behind(&self) -> Option<&R> {
+        self.body.behind().map(NotedBody::inner)
     }
 
     /// Whether the fast lane answered.

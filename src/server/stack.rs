@@ -7,7 +7,7 @@ use crate::cache::{CacheOptions, CachedStore, HotCache};
 use crate::engine::EngineRules;
 use crate::engine::commit_log::Retention;
 use crate::engine::sled::{OpenError, QueueBounds, SledOptions, SledStore, SnapshotPolicy, SpaceBounds};
-use crate::figures::{Distribution, LATENCY_BOUNDS};
+use crate::figures::Distribution;
 use crate::store::Clock;
 
 /// The store that the server serves.
@@ -56,6 +56,5 @@ pub async fn open(settings: &Settings) -> Result<ServerStore, OpenError> {
 /// What the committer counts: the writes in each group, and how long groups took to be written to the log and synced.
 pub fn commit_figures(store: &ServerStore) -> (Distribution, Distribution) {
     let figures = store.inner().figures();
-    let appended = figures.steps().find_map(|(name, seen)| (name == "log_append").then_some(seen));
-    (figures.group_writes(), appended.unwrap_or_else(|| Distribution::new(&LATENCY_BOUNDS)))
+    (figures.group_writes(), figures.log_appends())
 }

@@ -192,11 +192,12 @@ impl Store for GatedStore {
         let deciding = self.deciding.lock().await;
         let outcomes = self.decider.commit(commit).await?;
         let changes = std::mem::take(&mut *self.decided.0.lock());
-        drop(deciding);
         if changes.is_empty() {
             return Ok(outcomes);
         }
+        // Changes are announced in the order of their revisions.
         self.observer.before_apply(&changes);
+        drop(deciding);
         self.pass(Point::Announced).await;
         self.apply(&changes);
         self.pass(Point::Applied).await;

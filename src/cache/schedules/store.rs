@@ -26,18 +26,18 @@ impl SteppedStore {
         Self { visible: shuttle::sync::Mutex::new(records.collect()), observer }
     }
 
-    /// Makes changes visible as an engine does, or as it must not. `answer` is called where the caller is answered.
-    pub fn make(&self, changes: &[Change], breach: Option<Breach>, mut answer: impl FnMut()) {
-        if breach == Some(Breach::AnsweredBeforeVisible) {
-            answer();
-        }
+    /// Announces changes, as an engine does in the order of their revisions.
+    pub fn announce(&self, changes: &[Change], breach: Option<Breach>) {
         if breach == Some(Breach::VisibleBeforeAnnounced) {
             self.apply(changes);
         }
         self.observer.before_apply(changes);
+    }
+
+    /// Makes announced changes visible.
+    pub fn make(&self, changes: &[Change]) {
         self.apply(changes);
         self.observer.after_apply(changes);
-        answer();
     }
 
     fn apply(&self, changes: &[Change]) {

@@ -49,7 +49,8 @@ pub struct World {
     ids: [ProfileId; 3],
     /// Not shuttle's: keeping the books is no step of the schedule.
     histories: parking_lot::Mutex<[History; 3]>,
-    next_revision: parking_lot::Mutex<u64>,
+    /// Held until the changes that have the revisions are announced.
+    next_revision: shuttle::sync::Mutex<u64>,
     committing: shuttle::sync::Mutex<()>,
     order: Order,
     breach: Option<Breach>,
@@ -81,7 +82,7 @@ impl World {
             store: CachedStore::new(SteppedStore::new(cache.clone(), first), cache),
             ids,
             histories: parking_lot::Mutex::new(histories),
-            next_revision: parking_lot::Mutex::new(1),
+            next_revision: shuttle::sync::Mutex::new(1),
             committing: shuttle::sync::Mutex::new(()),
             order,
             breach,
@@ -116,19 +117,26 @@ impl World {
         let first = rng.gen_range(0..IDS.len());
         let numbers = if rng.gen_ratio(1, 3) { vec![first, (first + 1) % IDS.len()] } else { vec![first] };
         let exists: Vec<_> = numbers.iter().map(|_| rng.gen_ratio(2, 3)).collect();
+        let answer = |made: &[Change]| {
+            for (&number, change) in numbers.iter().zip(made) {
+                let floor = &mut self.histories.lock()[number].floor;
+                *floor = (*floor).max(change.revision.0);
+            }
+        };
+        let mut next = self.next_revision.lock().unwrap();
         let mut made = Vec::new();
         for (&number, exists) in numbers.iter().zip(exists) {
-            let mut next = self.next_revision.lock();
             self.histories.lock()[number].begun.insert(*next, exists);
             made.push(change(&self.ids[number], *next, exists));
             *next += 1;
         }
-        self.store.inner().make(&made, self.breach, || {
-            for (&number, change) in numbers.iter().zip(&made) {
-                let floor = &mut self.histories.lock()[number].floor;
-                *floor = (*floor).max(change.revision.0);
-            }
-        });
+        if self.breach == Some(Breach::AnsweredBeforeVisible) {
+            answer(&made);
+        }
+        self.store.inner().announce(&made, self.breach);
+        drop(next);
+        self.store.inner().make(&made);
+        answer(&made);
         drop(one_by_one);
     }
 

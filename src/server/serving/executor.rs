@@ -102,7 +102,11 @@ mod tests {
                 let mut looks = 0;
                 executor.execute(poll_fn(move |_| {
                     looks += 1;
-                    if looks == 2 { Poll::Ready(slow.set(slow.get() + 1)) } else { Poll::Pending }
+                    if looks < 2 {
+                        return Poll::Pending;
+                    }
+                    slow.set(slow.get() + 1);
+                    Poll::Ready(())
                 }));
                 executor.execute(pending());
                 assert_eq!((answered.get(), executor.calls.get()), (0, 2));
