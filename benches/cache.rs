@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench cache`. Our cache as the server uses it ([`CachedStore`]), a plain LRU, `moka` and
 //! `quick_cache`, each with the same bound in bytes and the same account of an entry, before the same store
-//! in memory. The traces are the same for all; only reads of the keys count for the hit ratio, since nobody can
+//! in memory; with `-- hits`, `costs` or `noting` only that part. The traces are the same for all; only reads of the keys count for the hit ratio, since nobody can
 //! answer an id that is asked for once. Costs are medians of alternating rounds.
 
 use std::fmt::Display;
@@ -16,10 +16,11 @@ use profilestore::cache::{CacheOptions, CachedStore, HotCache};
 use profilestore::engine::EngineRules;
 use profilestore::engine::memory::MemoryStore;
 use profilestore::model::{Canonicalization, Domain, ProfileId, Record};
+use profilestore::observe::hot_keys::HotKeys;
 use profilestore::server::sample::{self, Sampler};
 use profilestore::store::{
-    ChangeBounds, ChangePage, Commit, Cursor, DomainOrder, DomainPage, NoObserver, Outcomes, Page, PageBounds,
-    Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport,
+    ChangeBounds, ChangePage, Commit, Cursor, DomainOrder, DomainPage, Hold, HoldName, NoObserver, Outcomes, Page,
+    PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -56,6 +57,8 @@ const HOT_GETS: usize = 200_000;
 /// Gets that go round all profiles through a cache of a twentieth of them.
 const MISSING_GETS: usize = 100_000;
 const MISSING_SHARE: usize = 20;
+/// So few reads in ten seconds are all counted among the hot keys.
+const COUNTED: usize = 16_000;
 /// What an entry takes beside its id and its record, as our cache counts it.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
 
@@ -68,8 +71,18 @@ fn main() {
         .collect::<Vec<_>>()
         .into();
     let bench = Bench { key_bytes: runtime.block_on(mean_cost(&store, &ids)) * KEYS as usize, store, ids };
-    bench.hit_ratios();
-    bench.costs();
+    // cargo adds options of its own.
+    let chosen: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |part: &str| chosen.is_empty() || chosen.iter().any(|name| name == part);
+    if wanted("hits") {
+        bench.hit_ratios();
+    }
+    if wanted("costs") {
+        bench.costs();
+    }
+    if wanted("noting") {
+        bench.noting();
+    }
 }
 
 async fn mean_cost(store: &MemoryStore, ids: &[ProfileId]) -> usize {
@@ -164,6 +177,34 @@ impl Bench {
         );
     }
 
+    /// What a read pays for being noted among the hot keys: while every read is counted, and under load, when one in
+    /// many is.
+    fn noting(&self) {
+        println!(
+            "\n{:<38} {:>8} {:>12} {:>12} {:>12}",
+            "nanoseconds to note", "threads", "a get", "of a batch", "counted"
+        );
+        let trace = zipf(&mut SmallRng::seed_from_u64(SEED));
+        let ids: Vec<&str> = trace.iter().map(|number| self.ids[*number as usize].as_str()).collect();
+        for threads in [1, 2] {
+            let hot_keys = HotKeys::new(threads);
+            let mut rounds: [Vec<f64>; 3] = Default::default();
+            let get = |hot_keys: &HotKeys, ids: &[&str]| ids.iter().for_each(|id| hot_keys.note_id(id));
+            let batch = |hot_keys: &HotKeys, ids: &[&str]| hot_keys.note_ids(ids.iter().copied());
+            // The first pass is the one after which much is known to be read.
+            self::noting(threads, &ids, |ids| get(&hot_keys, ids));
+            for _ in 0..ROUNDS {
+                rounds[0].push(self::noting(threads, &ids, |ids| get(&hot_keys, ids)));
+                rounds[1]
+                    .push(self::noting(threads, &ids, |ids| ids.chunks(100).for_each(|ids| batch(&hot_keys, ids))));
+                let few = HotKeys::new(threads);
+                rounds[2].push(self::noting(threads, &ids[..COUNTED], |ids| get(&few, ids)));
+            }
+            let [get, batch, counted] = rounds.map(median);
+            println!("{:<38} {threads:>8} {get:>12.1} {batch:>12.1} {counted:>12.0}", "Zipf");
+        }
+    }
+
     /// Nanoseconds of a get while so many threads run through the trace, each from a place of its own.
     fn nanoseconds(&self, cache: &Contender, threads: usize, trace: &[u32]) -> f64 {
         let started = Instant::now();
@@ -209,6 +250,17 @@ impl Bench {
             Contender::Quick(quick, store()),
         ])
     }
+}
+
+/// Nanoseconds to note one of these ids, while each of so many threads notes all of them.
+fn noting(threads: usize, ids: &[&str], note: impl Fn(&[&str]) + Sync) -> f64 {
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| note(ids));
+        }
+    });
+    started.elapsed().as_nanos() as f64 / ids.len() as f64
 }
 
 fn zipf(random: &mut SmallRng) -> Vec<u32> {
@@ -401,6 +453,18 @@ impl Store for Shared {
 
     async fn oldest_position(&self) -> Result<Position, StoreError> {
         self.0.oldest_position().await
+    }
+
+    async fn hold(&self, name: &HoldName, position: &Position) -> Result<(), StoreError> {
+        self.0.hold(name, position).await
+    }
+
+    async fn release_hold(&self, name: &HoldName) -> Result<bool, StoreError> {
+        self.0.release_hold(name).await
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+        self.0.holds().await
     }
 
     fn watch_head(&self) -> watch::Receiver<Position> {

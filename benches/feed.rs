@@ -1,7 +1,10 @@
 //! The feed over the wire: fan-out, catch-up, and what watchers cost those who write and read.
 //!
-//! `cargo bench --bench feed`. Server and watchers share this process and this machine's cores, over loopback
+//! `cargo bench --bench feed`, or with `-- --domains` the watchers of a domain each alone. Server and watchers share this process and this machine's cores, over loopback
 //! connections, so the figures hold the cost of both ends.
+
+#[path = "feed/domains.rs"]
+mod domains;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -56,12 +59,21 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let dir = tempfile::Builder::new().prefix("bench-feed").tempdir_in(dir).expect("a directory");
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().is_some_and(|first| first == domains::WATCH) {
+        runtime.block_on(domains::watch(arguments));
+        return;
+    }
+    let only_domains = std::env::args().any(|argument| argument == "--domains");
     runtime.block_on(async {
         let bench = Bench::start(dir.path()).await;
         println!("seed {SEED}; {PROFILES} changes of about 400 bytes in the log");
-        bench.catch_up().await;
-        bench.fan_out().await;
-        bench.cost().await;
+        if !only_domains {
+            bench.catch_up().await;
+            bench.fan_out().await;
+            bench.cost().await;
+        }
+        domains::measure(&bench).await;
         bench.shutdown.cancel();
     });
 }
@@ -87,9 +99,7 @@ impl Bench {
 
     /// A client with its own connection.
     fn client(&self) -> ProfileServiceClient<Channel> {
-        let endpoint = Channel::from_shared(self.address.clone()).expect("an address");
-        let endpoint = endpoint.initial_stream_window_size(1 << 20).initial_connection_window_size(4 << 20);
-        ProfileServiceClient::new(endpoint.connect_lazy())
+        client_of(&self.address)
     }
 
     async fn catch_up(&self) {
@@ -266,6 +276,13 @@ impl Bench {
         }
         started.elapsed().as_nanos() as f64 / gets as f64
     }
+}
+
+/// A client with its own connection.
+fn client_of(address: &str) -> ProfileServiceClient<Channel> {
+    let endpoint = Channel::from_shared(address.to_owned()).expect("an address");
+    let endpoint = endpoint.initial_stream_window_size(1 << 20).initial_connection_window_size(4 << 20);
+    ProfileServiceClient::new(endpoint.connect_lazy())
 }
 
 /// Watches until so many events have come.

@@ -4,7 +4,8 @@
 //! PostgreSQL in turn, and prints ratios and the bars; with `-- gets`, `batches`, `pages`, `puts` or
 //! `latency` only those. `cargo bench --bench server -- --scale` measures how the
 //! cost of a get depends on the number of profiles and of connections, and `-- --breakdown` (with perf) who uses the
-//! server's CPU.
+//! server's CPU. `-- --against=PROGRAM` measures this build against another one of profilestore, with the
+//! same names of tables behind it.
 //!
 //! The rules: every server is a process of its own with its own data directory; its CPU time is what the system
 //! counted for it; loads alternate in rounds, after one round to warm up, and medians count; durable is compared
@@ -14,6 +15,8 @@
 
 #[path = "server/breakdown.rs"]
 mod breakdown;
+#[path = "server/builds.rs"]
+mod builds;
 #[path = "server/callers.rs"]
 mod callers;
 #[path = "server/etcd.rs"]
@@ -115,6 +118,9 @@ async fn measure(dir: &Path, arguments: &[String]) -> anyhow::Result<()> {
         let mut names = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
         names.peek().is_none() || names.any(|name| name == table)
     };
+    if let Some(other) = arguments.iter().find_map(|argument| argument.strip_prefix("--against=")) {
+        return builds::run(dir, Path::new(other), chosen).await;
+    }
     let peers = start(dir).await?;
     let mut bars = Bars::default();
     if chosen("gets") {

@@ -3,7 +3,7 @@
 //! A map in reading order, from the ground up; each module imports only from those above it here:
 //!
 //! 1. [`pb`]: generated messages of the public API; [`model`]: ids, e-mails, domains, profiles, writes, limits;
-//!    [`figures`]: counts and histograms.
+//!    [`trace`]: spans, and what carries a trace with a write; [`figures`]: counts and histograms.
 //! 2. [`store`]: the seam, a trait whose documentation is the contract of every store.
 //! 3. [`engine`]: stores that keep profiles, in memory and in sled behind a commit log.
 //! 4. [`cache`]: a store around a store that answers hot reads from memory; [`observe`]: what there is to say about calls.
@@ -26,3 +26,4 @@ pub mod pb;
 pub mod rpc;
 pub mod server;
 pub mod store;
+pub mod trace;

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module's floor. A module may use modules of its own name and of lower floors.
-const FLOORS: [(&str, u32); 12] = [
+const FLOORS: [(&str, u32); 13] = [
     ("pb", 0),
+    ("trace", 0),
     ("model", 0),
     ("figures", 0),
     ("store", 1),
@@ -20,12 +21,16 @@ const FLOORS: [(&str, u32); 12] = [
 ];
 
 /// Crates that may be named only below these paths.
-const FENCES: [(&str, &[&str]); 17] = [
+const FENCES: [(&str, &[&str]); 21] = [
     ("sled", &["src/engine/sled"]),
     ("lru", &["src/cache"]),
     ("rustix", &["src/engine", "src/server/open_files.rs", "src/cli/load/timer.rs"]),
+    ("async_nats", &["src/feed/publisher/nats.rs"]),
     ("idna", &["src/model"]),
     ("email_address", &["src/model"]),
+    ("opentelemetry", &["src/trace", "src/observe"]),
+    ("opentelemetry_sdk", &["src/observe"]),
+    ("opentelemetry_otlp", &["src/observe"]),
     ("tonic", &["src/rpc", "src/client", "src/pb.rs"]),
     ("hyper", &["src/server"]),
     ("axum", &["src/server"]),

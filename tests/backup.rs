@@ -5,6 +5,8 @@
 mod backups;
 #[path = "backup/checks.rs"]
 mod checks;
+#[path = "backup/points.rs"]
+mod points;
 #[path = "backup/repairs.rs"]
 mod repairs;
 

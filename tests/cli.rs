@@ -8,14 +8,30 @@ mod bulk_kills;
 mod commands;
 #[path = "cli/exports.rs"]
 mod exports;
+#[path = "cli/import_syncs.rs"]
+mod import_syncs;
 #[path = "cli/imports.rs"]
 mod imports;
 #[path = "cli/load.rs"]
 mod load;
+#[path = "cli/log_lines.rs"]
+mod log_lines;
+#[path = "cli/logs.rs"]
+mod logs;
 #[path = "cli/mistakes.rs"]
 mod mistakes;
+#[path = "cli/otlp_receiver.rs"]
+mod otlp_receiver;
+#[path = "cli/personal_data.rs"]
+mod personal_data;
+#[path = "cli/points.rs"]
+mod points;
 #[path = "cli/settings.rs"]
 mod settings;
+#[path = "cli/top.rs"]
+mod top;
+#[path = "cli/traces.rs"]
+mod traces;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;

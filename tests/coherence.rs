@@ -3,6 +3,8 @@
 
 mod common;
 
+#[path = "coherence/pages.rs"]
+mod pages;
 #[path = "coherence/races.rs"]
 mod races;
 #[path = "coherence/single_flight.rs"]

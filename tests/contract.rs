@@ -14,6 +14,8 @@ mod commits;
 mod conditions;
 #[path = "contract/counters.rs"]
 mod counters;
+#[path = "contract/holds.rs"]
+mod holds;
 #[path = "contract/life.rs"]
 mod life;
 #[path = "contract/order.rs"]
@@ -112,10 +114,18 @@ macro_rules! contract {
                     a_change_says_what_became_of_the_profile,
                     pages_of_changes_are_bounded_and_have_no_gap,
                     a_page_of_changes_ends_at_the_position_asked_for,
+                    a_change_keeps_the_trace_of_its_commit,
                     a_position_is_good_over_a_restart,
                     a_position_that_this_store_did_not_make_is_refused,
                     the_head_wakes_those_who_wait_for_changes,
                     a_change_is_never_ahead_of_reads_nor_reads_of_the_head,
+                }
+                holds {
+                    a_hold_is_where_its_name_was_moved_to_last,
+                    a_released_hold_is_gone,
+                    a_hold_holds_over_a_restart,
+                    a_hold_that_is_refused_stays_where_it_was,
+                    there_are_only_so_many_holds,
                 }
                 counters {
                     counters_follow_every_change,

@@ -1,6 +1,8 @@
 //! Nobody can tell from an answer whether it came through the fast lane: the same requests, good and bad, whole and
 //! split, compressed, late and malformed, go both ways and the answers are compared to the last byte.
 
+#[path = "fast_lane/calls.rs"]
+mod calls;
 mod common;
 
 use std::collections::VecDeque;
@@ -43,6 +45,8 @@ struct Question {
     mask: Option<Vec<&'static str>>,
     /// Bytes behind the message's fields.
     appended: &'static [u8],
+    /// Another call than a read by id: its path and its message.
+    other: Option<(&'static str, Vec<u8>)>,
 }
 
 /// How the message travels.
@@ -102,7 +106,7 @@ fn question() -> impl Strategy<Value = Question> {
         1 => Just(&b"\x0a\x80\x00"[..]),
     ];
     (any::<bool>(), prop_oneof![4 => ids, 6 => hot, 1 => long, 1 => many], mask, appended)
-        .prop_map(|(batch, ids, mask, appended)| Question { batch, ids, mask, appended })
+        .prop_map(|(batch, ids, mask, appended)| Question { batch, ids, mask, appended, other: None })
 }
 
 fn case() -> impl Strategy<Value = Case> {
@@ -169,7 +173,9 @@ impl Question {
     fn encode(&self) -> Vec<u8> {
         let read_mask =
             self.mask.as_ref().map(|paths| FieldMask { paths: paths.iter().map(|path| path.to_string()).collect() });
-        let mut message = if self.batch {
+        let mut message = if let Some((_, message)) = &self.other {
+            message.clone()
+        } else if self.batch {
             BatchGetProfilesRequest { ids: self.ids.clone(), read_mask }.encode_to_vec()
         } else {
             GetProfileRequest { id: self.ids.first().cloned().unwrap_or_default(), read_mask }.encode_to_vec()
@@ -183,7 +189,8 @@ impl Case {
     fn request(&self) -> Request<Frames> {
         let mut request = Request::new(self.body());
         *request.method_mut() = self.method.clone();
-        let path = if self.question.batch { BATCH_GET } else { GET };
+        let by_id = if self.question.batch { BATCH_GET } else { GET };
+        let path = self.question.other.as_ref().map_or(by_id, |(path, _)| path);
         *request.uri_mut() = format!("{path}{}", self.path).parse().unwrap();
         for (name, value) in &self.headers {
             request.headers_mut().append(*name, value.parse().unwrap());
@@ -283,6 +290,8 @@ impl Body for Frames {
 struct Answer {
     status: StatusCode,
     headers: HeaderMap,
+    /// Whether nothing comes behind the headers.
+    ends_with_head: bool,
     body: Bytes,
     trailers: Option<HeaderMap>,
 }
@@ -293,9 +302,10 @@ where
     R: Body<Error: std::fmt::Debug>,
 {
     let (parts, body) = service.oneshot(request).await.unwrap().into_parts();
+    let ends_with_head = body.is_end_stream();
     let body = body.collect().await.unwrap();
     let trailers = body.trailers().cloned();
-    Answer { status: parts.status, headers: parts.headers, body: body.to_bytes(), trailers }
+    Answer { status: parts.status, headers: parts.headers, ends_with_head, body: body.to_bytes(), trailers }
 }
 
 /// Services over three cached profiles and one that is not, and the cache.
@@ -327,7 +337,13 @@ async fn a_hot_read_takes_the_lane_and_is_counted_once() {
     let (services, store) = services().await;
     let before = store.figures();
     let hot = |batch: bool| Case {
-        question: Question { batch, ids: vec!["hot-1".into(), "hot-2".into()], mask: None, appended: b"" },
+        question: Question {
+            batch,
+            ids: vec!["hot-1".into(), "hot-2".into()],
+            mask: None,
+            appended: b"",
+            other: None,
+        },
         framing: Framing::Whole,
         method: Method::POST,
         path: "",

@@ -14,6 +14,8 @@ mod groups;
 mod half_batches;
 #[path = "faults/openings.rs"]
 mod openings;
+#[path = "faults/restores.rs"]
+mod restores;
 
 use std::collections::BTreeMap;
 use std::fs;

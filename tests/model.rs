@@ -2,10 +2,13 @@
 //!
 //! Few ids, addresses and domains, so that writes collide, addresses move and ancestors are shared. Every stack
 //! that keeps its data is closed and opened again now and then. A failing run prints its seed; the variable
-//! [`SEED_VARIABLE`] repeats it.
+//! [`SEED_VARIABLE`] repeats it. Another test kills a store on disk in the middle of commits, takes from it what a power
+//! cut may take, makes snapshots, trims the log, and repairs.
 
 mod common;
 
+#[path = "model/crashes.rs"]
+mod crashes;
 #[path = "model/oracle.rs"]
 mod oracle;
 #[path = "model/plan.rs"]

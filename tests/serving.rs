@@ -22,3 +22,5 @@ mod raw_frames;
 mod request_bytes;
 #[path = "serving/shutdown.rs"]
 mod shutdown;
+#[path = "serving/unread_answers.rs"]
+mod unread_answers;

@@ -12,6 +12,8 @@ mod deadlines;
 mod errors;
 #[path = "wire/gzip.rs"]
 mod gzip;
+#[path = "wire/hot_keys.rs"]
+mod hot_keys;
 #[path = "wire/meddling.rs"]
 mod meddling;
 #[path = "wire/paging.rs"]
@@ -28,6 +30,8 @@ mod streams;
 mod watch;
 #[path = "wire/watch_ends.rs"]
 mod watch_ends;
+#[path = "wire/watch_many.rs"]
+mod watch_many;
 #[path = "wire/watch_snapshot.rs"]
 mod watch_snapshot;
 #[path = "wire/watcher.rs"]

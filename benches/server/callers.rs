@@ -33,6 +33,7 @@ pub enum Call {
 }
 
 /// Calls about some profiles, at random.
+#[derive(Clone)]
 pub struct Callers {
     pub call: Call,
     pub profiles: Arc<Vec<Profile>>,

@@ -15,6 +15,7 @@ pub const QUERY_PROFILES_BY_DOMAIN: &str = "/profilestore.v1.ProfileService/Quer
 pub const ETCD_RANGE: &str = "/etcdserverpb.KV/Range";
 
 /// How a server is loaded. Every load keeps as many requests in flight as it says and asks anew at once.
+#[derive(Clone)]
 pub enum Load {
     /// One gRPC call again and again by h2load.
     Grpc {

@@ -17,8 +17,13 @@ const PAGE: i32 = 1000;
 
 /// A server over so many generated profiles; ready when this returns.
 pub async fn start(name: &'static str, dir: &Path, profiles: u64) -> anyhow::Result<Peer> {
+    start_program(name, env!("CARGO_BIN_EXE_profilestore").as_ref(), dir, profiles).await
+}
+
+/// The same of another build.
+pub async fn start_program(name: &'static str, program: &Path, dir: &Path, profiles: u64) -> anyhow::Result<Peer> {
     let (port, admin) = (free_port()?, free_port()?);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_profilestore"));
+    let mut command = Command::new(program);
     command.args(["serve", "--sample", &profiles.to_string()]);
     command.args(["--listen", &format!("127.0.0.1:{port}"), "--admin-listen", &format!("127.0.0.1:{admin}")]);
     command.arg("--data-dir").arg(dir.join(format!("{name}-{profiles}"))).env("PROFILESTORE__LOG__FILTER", "info");

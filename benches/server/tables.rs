@@ -24,11 +24,11 @@ const ROUNDS: usize = 5;
 const PUT_ROUNDS: usize = 3;
 const PUT_TIME: Duration = Duration::from_secs(3);
 /// Connections, and requests in flight on each.
-const GET_SHAPES: [(usize, usize); 3] = [(8, 32), (16, 1), (1, 100)];
+pub const GET_SHAPES: [(usize, usize); 3] = [(8, 32), (16, 1), (1, 100)];
 /// Requests of one round, about a second's.
 const GETS: u64 = 150_000;
 const GETS_OF_SLOWER: u64 = 60_000;
-const BATCH: usize = 100;
+pub const BATCH: usize = 100;
 const BATCHES: u64 = 15_000;
 const BATCH_CONNECTIONS: usize = 16;
 /// The most frequent domain of the sample.
@@ -110,20 +110,46 @@ pub async fn gets(peers: &Peers, dir: &Path, bars: &mut Bars) -> anyhow::Result<
     Ok(())
 }
 
-pub async fn batches(peers: &Peers, dir: &Path, bars: &mut Bars) -> anyhow::Result<()> {
-    let batch = &peers.hot[..BATCH];
-    let ids: Vec<_> = batch.iter().map(|profile| profile.id.clone()).collect();
-    let request = BatchGetProfilesRequest { ids: ids.clone(), read_mask: None };
-    let load = Load::Grpc {
+/// The load of batches of these profiles.
+pub fn batch_load(dir: &Path, batch: &[Profile]) -> anyhow::Result<Load> {
+    let ids = batch.iter().map(|profile| profile.id.clone()).collect();
+    Ok(Load::Grpc {
         path: BATCH_GET_PROFILES,
-        body: ours::body_file(dir, "batch.bin", &request)?,
-        answer_bytes: batch.iter().map(Message::encoded_len).sum::<usize>() + MESSAGE_PREFIX,
+        body: ours::body_file(dir, "batch.bin", &BatchGetProfilesRequest { ids, read_mask: None })?,
+        answer_bytes: batch.iter().map(Message::encoded_len).sum::<usize>() + MESSAGE_PREFIX
+            - VERSIONS_DIFFER * batch.len(),
         connections: BATCH_CONNECTIONS,
         streams: 1,
         times: None,
+    })
+}
+
+/// The load of one page by domain, and the profiles on it.
+pub async fn page_load(dir: &Path, ours: &Peer) -> anyhow::Result<(Load, Vec<Profile>)> {
+    let request = QueryProfilesByDomainRequest {
+        domain: Sampler::domain(PAGE_DOMAIN_RANK),
+        page_size: PAGE as i32,
+        ..QueryProfilesByDomainRequest::default()
     };
+    let (profiles, length) = ours::page(ours, request.clone()).await?;
+    anyhow::ensure!(profiles.len() == PAGE, "the domain is too small");
+    let load = Load::Grpc {
+        path: QUERY_PROFILES_BY_DOMAIN,
+        body: ours::body_file(dir, "page.bin", &request)?,
+        answer_bytes: length + MESSAGE_PREFIX - VERSIONS_DIFFER * PAGE,
+        connections: PAGE_CONNECTIONS,
+        streams: 1,
+        times: None,
+    };
+    Ok((load, profiles))
+}
+
+pub async fn batches(peers: &Peers, dir: &Path, bars: &mut Bars) -> anyhow::Result<()> {
+    let batch = &peers.hot[..BATCH];
+    let load = batch_load(dir, batch)?;
     let mut contenders = vec![Contender { peer: &peers.ours, load, requests: BATCHES }];
     if let Some(redis) = &peers.redis {
+        let ids = batch.iter().map(|profile| profile.id.clone());
         let command = std::iter::once("MGET".to_owned()).chain(ids).collect();
         let load = Load::Redis { command, connections: BATCH_CONNECTIONS, pipelined: 1 };
         contenders.push(Contender { peer: redis, load, requests: BATCHES });
@@ -137,21 +163,7 @@ pub async fn batches(peers: &Peers, dir: &Path, bars: &mut Bars) -> anyhow::Resu
 
 pub async fn pages(peers: &Peers, dir: &Path, bars: &mut Bars) -> anyhow::Result<()> {
     let domain = Sampler::domain(PAGE_DOMAIN_RANK);
-    let request = QueryProfilesByDomainRequest {
-        domain: domain.clone(),
-        page_size: PAGE as i32,
-        ..QueryProfilesByDomainRequest::default()
-    };
-    let (profiles, length) = ours::page(&peers.ours, request.clone()).await?;
-    anyhow::ensure!(profiles.len() == PAGE, "the domain is too small");
-    let load = Load::Grpc {
-        path: QUERY_PROFILES_BY_DOMAIN,
-        body: ours::body_file(dir, "page.bin", &request)?,
-        answer_bytes: length + MESSAGE_PREFIX,
-        connections: PAGE_CONNECTIONS,
-        streams: 1,
-        times: None,
-    };
+    let (load, profiles) = page_load(dir, &peers.ours).await?;
     let mut contenders = vec![Contender { peer: &peers.ours, load, requests: PAGES }];
     if let Some(postgres) = &peers.postgres {
         let statement = postgres::page_statement(&domain, PAGE);

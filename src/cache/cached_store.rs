@@ -10,9 +10,16 @@ use super::hot_cache::{Begun, HotCache};
 use super::shard::Loaded;
 use crate::model::{Domain, ProfileId, Record};
 use crate::store::{
-    AnswerSource, Backup, ChangeBounds, ChangePage, Commit, Cursor, DomainOrder, DomainPage, Outcomes, Page,
-    PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport, source,
+    AnswerSource, Backup, ChangeBounds, ChangePage, Commit, Cursor, DomainOrder, DomainPage, Hold, HoldName,
+    Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress,
+    VerifyReport, source,
 };
+use crate::trace::{self, Within};
+
+/// The span of a look-up in the cache.
+pub const LOOK_UP: &str = "cache.get";
+/// What the span says came of it.
+pub const OUTCOME: &str = "profilestore.cache";
 
 /// How long a caller waits for another's load before it loads by itself. A load that takes so long is not
 /// getting on, perhaps because nobody polls its future.
@@ -51,29 +58,34 @@ impl<S: Store> CachedStore<S> {
 impl<S: Store> Store for CachedStore<S> {
     async fn get(&self, id: &ProfileId) -> Result<Option<Record>, StoreError> {
         loop {
+            let look_up = trace::step(LOOK_UP);
             let begun = self.cache.begin(id);
-            source::note(match &begun {
-                Begun::Known(Some(_)) => AnswerSource::Cache,
-                Begun::Known(None) => AnswerSource::Negative,
-                Begun::Bypass | Begun::Lead(_) | Begun::Join(_) => AnswerSource::Store,
-            });
+            let (source, word) = match &begun {
+                Begun::Known(Some(_)) => (AnswerSource::Cache, "hit"),
+                Begun::Known(None) => (AnswerSource::Negative, "negative"),
+                Begun::Bypass | Begun::Lead(_) => (AnswerSource::Store, "miss"),
+                Begun::Join(_) => (AnswerSource::Store, "joined"),
+            };
+            look_up.end(OUTCOME, word);
+            source::note(source);
             match begun {
                 Begun::Known(record) => return Ok(record),
-                Begun::Bypass => return self.inner.get(id).await,
+                Begun::Bypass => return within("store.get", self.inner.get(id)).await,
                 Begun::Lead(leader) => {
-                    let loaded = self.inner.get(id).await;
+                    let loaded = within("store.get", self.inner.get(id)).await;
                     return leader.finish(loaded);
                 }
                 Begun::Join(result) => match joined(result).await {
                     Joined::Loaded(loaded) => return loaded,
                     Joined::Abandoned => {}
-                    Joined::Stalled => return self.inner.get(id).await,
+                    Joined::Stalled => return within("store.get", self.inner.get(id)).await,
                 },
             }
         }
     }
 
     async fn get_many(&self, ids: &[ProfileId]) -> Result<Vec<Option<Record>>, StoreError> {
+        let look_up = trace::step(LOOK_UP);
         let mut records = Vec::with_capacity(ids.len());
         let mut missing = Vec::new();
         for (index, id) in ids.iter().enumerate() {
@@ -85,6 +97,7 @@ impl<S: Store> Store for CachedStore<S> {
                 }
             });
         }
+        look_up.end(OUTCOME, if missing.is_empty() { "hit" } else { "miss" });
         // Without ids the store inside is asked all the same: only it knows whether it is closed.
         if missing.is_empty() && !ids.is_empty() {
             source::note(AnswerSource::Cache);
@@ -92,7 +105,7 @@ impl<S: Store> Store for CachedStore<S> {
         }
         source::note(AnswerSource::Store);
         let missing_ids: Vec<_> = missing.iter().map(|(index, _)| ids[*index].clone()).collect();
-        let loaded = self.inner.get_many(&missing_ids).await?;
+        let loaded = within("store.get_many", self.inner.get_many(&missing_ids)).await?;
         for ((index, token), record) in missing.into_iter().zip(loaded) {
             if let Some(token) = token {
                 self.cache.fill(&ids[index], record.as_ref(), token);
@@ -103,12 +116,12 @@ impl<S: Store> Store for CachedStore<S> {
     }
 
     async fn commit(&self, commit: Commit) -> Result<Outcomes, StoreError> {
-        self.inner.commit(commit).await
+        within("store.commit", self.inner.commit(commit)).await
     }
 
     async fn list(&self, scope: &Scope, after: Option<&Cursor>, bounds: PageBounds) -> Result<Page, StoreError> {
         source::note(AnswerSource::Store);
-        self.inner.list(scope, after, bounds).await
+        within("store.list", self.inner.list(scope, after, bounds)).await
     }
 
     async fn list_domains(
@@ -118,15 +131,15 @@ impl<S: Store> Store for CachedStore<S> {
         after: Option<&Cursor>,
         max_domains: usize,
     ) -> Result<DomainPage, StoreError> {
-        self.inner.list_domains(parent, order, after, max_domains).await
+        within("store.list_domains", self.inner.list_domains(parent, order, after, max_domains)).await
     }
 
     async fn count(&self, scope: &Scope) -> Result<u64, StoreError> {
-        self.inner.count(scope).await
+        within("store.count", self.inner.count(scope)).await
     }
 
     async fn changes_after(&self, after: &Position, bounds: ChangeBounds) -> Result<ChangePage, StoreError> {
-        self.inner.changes_after(after, bounds).await
+        within("store.changes_after", self.inner.changes_after(after, bounds)).await
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
@@ -135,6 +148,18 @@ impl<S: Store> Store for CachedStore<S> {
 
     async fn oldest_position(&self) -> Result<Position, StoreError> {
         self.inner.oldest_position().await
+    }
+
+    async fn hold(&self, name: &HoldName, position: &Position) -> Result<(), StoreError> {
+        self.inner.hold(name, position).await
+    }
+
+    async fn release_hold(&self, name: &HoldName) -> Result<bool, StoreError> {
+        self.inner.release_hold(name).await
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+        self.inner.holds().await
     }
 
     fn watch_head(&self) -> watch::Receiver<Position> {
@@ -162,11 +187,11 @@ impl<S: Store> Store for CachedStore<S> {
     }
 
     async fn verify_with(&self, progress: VerifyProgress) -> Result<VerifyReport, StoreError> {
-        self.inner.verify_with(progress).await
+        within("store.verify", self.inner.verify_with(progress)).await
     }
 
     async fn backup(&self) -> Result<Backup, StoreError> {
-        self.inner.backup().await
+        within("store.backup", self.inner.backup()).await
     }
 
     async fn close(&self) -> Result<(), StoreError> {
@@ -174,6 +199,12 @@ impl<S: Store> Store for CachedStore<S> {
         self.cache.close();
         self.inner.close().await
     }
+}
+
+/// The span of what the store inside does, where the call's trace is recorded.
+fn within<T, F: Future<Output = Result<T, StoreError>>>(name: &'static str, work: F) -> Within<F> {
+    // What else a store may answer is the caller's doing, or passes.
+    trace::within(name, work, |result| matches!(result, Err(StoreError::Failed { .. } | StoreError::Corrupt(_))))
 }
 
 /// What came of waiting for another caller's load.

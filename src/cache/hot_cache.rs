@@ -4,12 +4,16 @@ use std::fmt;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
+#[cfg(not(test))]
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::figures::{CacheFigures, Tallies};
 use super::options::CacheOptions;
+use super::page_cache::PageCache;
+#[cfg(test)]
+use super::schedules::Mutex;
 use super::shard::{FillToken, Loaded, Shard, Start};
 use crate::model::{Change, ProfileId, Record};
 use crate::store::CommitObserver;
@@ -22,6 +26,7 @@ pub struct HotCache {
     shards: Box<[Mutex<Shard>]>,
     hasher: lru::DefaultHasher,
     capacity_bytes: usize,
+    pages: PageCache,
 }
 
 /// What the cache knows of an id.
@@ -33,6 +38,17 @@ pub enum Lookup {
     Absent,
     /// Nothing; the store must be asked.
     Miss,
+}
+
+impl Lookup {
+    /// Its name in traces.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Hit(_) => "hit",
+            Self::Absent => "negative",
+            Self::Miss => "miss",
+        }
+    }
 }
 
 /// A read that goes past the cache or waits for another; see [`Start`].
@@ -58,6 +74,7 @@ impl HotCache {
             shards: (0..shards).map(|_| Mutex::new(Shard::new(&share))).collect(),
             hasher: lru::DefaultHasher::default(),
             capacity_bytes: options.max_bytes,
+            pages: PageCache::new(if options.caches() { options.page_bytes } else { 0 }),
         }
     }
 
@@ -67,14 +84,19 @@ impl HotCache {
         self.shard(id).lock().lookup(id, Instant::now())
     }
 
-    /// The records of all these ids if all of them are here, at once. Counts them as hits only then: otherwise they
-    /// are counted where the store is asked.
+    /// The records of all these ids if all of them are here and none is there twice, at once. Counts them as hits only
+    /// then: otherwise they are counted where the store is asked.
     pub fn lookup_all(&self, ids: &[&str]) -> Option<Vec<Record>> {
         let now = Instant::now();
         let mut hit_age = Duration::ZERO;
         let mut records = Vec::with_capacity(ids.len());
-        for id in ids {
-            let (record, age) = self.shard(id).lock().find_record(id, now)?;
+        let mut seen = Distinct::new(ids);
+        for (place, id) in ids.iter().enumerate() {
+            let hash = self.hasher.hash_one(*id);
+            if !seen.is_new(place, hash) {
+                return None;
+            }
+            let (record, age) = self.shard_of(hash).lock().find_record(id, now)?;
             records.push(record);
             hit_age += age;
         }
@@ -108,8 +130,14 @@ impl HotCache {
         }
     }
 
+    /// The answers to queries by domain.
+    pub fn pages(&self) -> &PageCache {
+        &self.pages
+    }
+
     /// Empties the cache for good.
     pub(super) fn close(&self) {
+        self.pages.close();
         self.shards.iter().for_each(|shard| shard.lock().close());
     }
 
@@ -134,15 +162,47 @@ impl HotCache {
     }
 
     fn shard(&self, id: &str) -> &Mutex<Shard> {
+        self.shard_of(self.hasher.hash_one(id))
+    }
+
+    fn shard_of(&self, hash: u64) -> &Mutex<Shard> {
         // The middle of the hash: the shard's own tables use both ends of hashes of the same kind, and ids
         // that agreed there would crowd together.
-        let middle = (self.hasher.hash_one(id) >> 24) as usize;
+        let middle = (hash >> 24) as usize;
         &self.shards[middle & (self.shards.len() - 1)]
+    }
+}
+
+/// Finds ids that are there twice by the hashes that are at hand anyway.
+pub(super) struct Distinct<'a> {
+    ids: &'a [&'a str],
+    /// The places of the ids by their hashes, each plus one; 0 is free. At most half of it is taken.
+    table: Vec<u32>,
+}
+
+impl<'a> Distinct<'a> {
+    pub(super) fn new(ids: &'a [&'a str]) -> Self {
+        Self { ids, table: vec![0; (2 * ids.len()).next_power_of_two()] }
+    }
+
+    /// Whether no earlier id is the one at this place.
+    pub(super) fn is_new(&mut self, place: usize, hash: u64) -> bool {
+        let mask = self.table.len() - 1;
+        let mut at = hash as usize & mask;
+        while let Some(earlier) = self.table[at].checked_sub(1) {
+            if self.ids[earlier as usize] == self.ids[place] {
+                return false;
+            }
+            at = (at + 1) & mask;
+        }
+        self.table[at] = place as u32 + 1;
+        true
     }
 }
 
 impl CommitObserver for HotCache {
     fn before_apply(&self, changes: &[Change]) {
+        self.pages.announce(changes);
         let now = Instant::now();
         for change in changes {
             self.shard(change.id.as_str()).lock().displace(&change.id, now);
@@ -154,6 +214,7 @@ impl CommitObserver for HotCache {
         for change in changes {
             self.shard(change.id.as_str()).lock().settle(change, now);
         }
+        self.pages.settle(changes);
     }
 }
 

@@ -17,7 +17,7 @@
 //!    before a commit is never installed after it.
 //! 3. *Back in when visible.* `after_apply` installs the new record, or the absence after a delete, but only of
 //!    an id that was in the cache when it was taken out: an import does not push out the hot set. While
-//!    several groups with one id are under way, in any order, the last of them to finish installs the
+//!    several groups with one id are under way, which end in any order, the last of them to finish installs the
 //!    record with the largest revision of all.
 //! 4. *Never backwards.* An install is refused when what is there has a larger revision. An absence that a
 //!    delete left behind keeps the revision of the delete.
@@ -35,7 +35,8 @@
 //! Records are bounded in bytes and in number, absences in number, each shard by its share. Absences have a
 //! region of their own: ids that do not exist, however many are asked for, push out no record. Ids that are
 //! asked for once, however many, push out only each other and what else is new: a record is protected from them
-//! once it has been asked for again. Pages and counts go past the cache. The time to live is an upper bound on the stay of a record that nobody changes; it is
+//! once it has been asked for again. Pages and counts go past the records; answers to queries by domain have a cache of
+//! their own with its own rules ([`PageCache`]). The time to live is an upper bound on the stay of a record that nobody changes; it is
 //! not what keeps the cache coherent.
 
 mod cached_store;
@@ -44,11 +45,15 @@ mod ghosts;
 mod hot_cache;
 mod lru_region;
 mod options;
+mod page_cache;
+#[cfg(test)]
+mod schedules;
 mod shard;
 #[cfg(test)]
 mod tests;
 
-pub use cached_store::{CachedStore, JOIN_PATIENCE};
+pub use cached_store::{CachedStore, JOIN_PATIENCE, LOOK_UP, OUTCOME};
 pub use figures::CacheFigures;
 pub use hot_cache::{HotCache, Lookup};
 pub use options::CacheOptions;
+pub use page_cache::{PageCache, Ticket};

@@ -16,6 +16,8 @@ pub struct CacheOptions {
     pub negative_ttl: Duration,
     /// The most absences, in all; 0 remembers none.
     pub negative_entries: usize,
+    /// The most bytes of answers to queries by domain; 0 keeps none.
+    pub page_bytes: usize,
 }
 
 impl Default for CacheOptions {
@@ -26,6 +28,7 @@ impl Default for CacheOptions {
             ttl: Duration::from_secs(300),
             negative_ttl: Duration::from_secs(5),
             negative_entries: 65_536,
+            page_bytes: 32 << 20,
         }
     }
 }

@@ -280,6 +280,7 @@ mod tests {
             previous_bytes: Some(1),
             previous_revision: Some(Revision(0)),
             previous_index_key: None,
+            trace: None,
         }
     }
 

@@ -247,3 +247,16 @@ async fn a_closed_store_answers_nothing_from_its_cache() {
     assert_eq!(store.cache().lookup("a"), Lookup::Miss);
     assert_eq!(store.figures().entries, 0);
 }
+
+#[test]
+fn ids_that_are_there_twice_are_found_whatever_their_hashes() {
+    let ids: Vec<_> = (0..300).map(|number| number.to_string()).collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).chain(["7", "299"]).collect();
+    for spread in [0, 1, 7, u64::MAX / 3] {
+        let mut seen = super::hot_cache::Distinct::new(&ids);
+        let new: Vec<_> = (0..ids.len())
+            .map(|place| seen.is_new(place, ids[place].parse::<u64>().unwrap().wrapping_mul(spread)))
+            .collect();
+        assert!(new[..300].iter().all(|new| *new) && new[300..].iter().all(|new| !new));
+    }
+}

@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use futures_util::TryStreamExt;
+use humantime_serde::re::humantime::parse_rfc3339_weak;
 
 use super::connection::ConnectionArgs;
 use super::log;
-use crate::engine::sled::{BackupFile, Repaired, SledOptions, inspect, repair, restore};
+use crate::engine::commit_log::Until;
+use crate::engine::sled::{BackupFile, KeptLog, Repaired, SledOptions, inspect, repair, restore_with_log};
+use crate::model::CommitTime;
 use crate::server::Settings;
 
 /// A backup is personal data.
@@ -32,6 +35,25 @@ pub struct RestoreArgs {
     /// The new data directory; it must be empty, or not exist.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
+    /// Go on from the backup with the changes of a kept commit log: a data directory of the same store, or a copy of its
+    /// `commit-log`. It is only read; a server may be using it.
+    #[arg(long, value_name = "DIR")]
+    log: Option<PathBuf>,
+    /// Go on with the log up to a change (the number in `restored ... as of change N` and in a snapshot's name), or up to
+    /// a time in UTC (2026-01-31T12:00:00Z). Requests committed together come whole or not at all. Without it all of the
+    /// log is taken.
+    #[arg(long, value_name = "CHANGE|TIME", requires = "log", value_parser = parse_until)]
+    until: Option<Until>,
+}
+
+fn parse_until(until: &str) -> Result<Until, String> {
+    if let Ok(sequence) = until.parse() {
+        return Ok(Until::Sequence(sequence));
+    }
+    match parse_rfc3339_weak(until) {
+        Ok(time) => Ok(Until::Time(CommitTime::from_system_time(time))),
+        Err(_) => Err("must be the number of a change, or a time in UTC such as 2026-01-31T12:00:00Z".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -77,12 +99,25 @@ pub fn run_backup(args: &BackupArgs) -> anyhow::Result<()> {
 
 pub fn run_restore(args: &RestoreArgs) -> anyhow::Result<()> {
     quiet_log()?;
-    let BackupFile { sequence, profiles, .. } = restore(&args.file, &SledOptions::new(&args.data_dir))?;
+    let until = args.until.unwrap_or(Until::End);
+    let log = args.log.clone().map(|dir| KeptLog { dir, until });
+    let restored = restore_with_log(&args.file, log.as_ref(), &SledOptions::new(&args.data_dir))?;
+    let BackupFile { sequence, time, profiles } = restored.store;
     println!(
         "restored {profiles} profiles as of change {sequence} to {}, and found it whole",
         args.data_dir.display()
     );
-    println!("etags from before the restore match nothing any more");
+    if log.is_some() {
+        let changes = restored.replayed_changes;
+        println!(
+            "{changes} changes of the log follow the backup's; the last was committed at {}",
+            time.to_timestamp()
+        );
+    }
+    if restored.log_was_torn {
+        println!("the log ends with half a commit, which was never acknowledged and is left out");
+    }
+    println!("etags and watches from before the restore match nothing any more");
     Ok(())
 }
 

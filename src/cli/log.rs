@@ -3,9 +3,9 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 
+use crate::observe::{Repetitions, log_filter};
 use crate::server::{LogFormat, LogSettings};
 
 /// Sets up the process's log, which tells of panics too.
@@ -16,8 +16,8 @@ pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
         .with_max_level(tracing_log::log::LevelFilter::Info)
         .init()
         .context("the log cannot be set up")?;
-    let filter: EnvFilter = settings.filter.parse().context("log.filter cannot be read")?;
-    let registry = tracing_subscriber::registry().with(filter);
+    let filter = log_filter::layer(&settings.filter).context("log.filter cannot be used")?;
+    let registry = tracing_subscriber::registry().with(filter).with(Repetitions::default());
     let pretty = match settings.format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Pretty => true,

@@ -1,7 +1,9 @@
 //! The command line.
 
 mod backups;
-mod bulk;
+// Open to the fuzz targets only (tests/fuzz).
+#[doc(hidden)]
+pub mod bulk;
 mod config;
 mod connection;
 mod lists;
@@ -13,6 +15,7 @@ mod profiles;
 mod reindex;
 mod serve;
 mod server_state;
+mod top;
 mod verify;
 mod watch;
 
@@ -91,6 +94,11 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Print what a server says about itself.
     Status(server_state::StatusArgs),
+    /// Show again and again what a server does and which ids and domains are read most.
+    ///
+    /// On a terminal the report stays in its place; elsewhere each report is some tab-separated lines, or with --json one
+    /// line. Rates are about the time since the report before, those of ids and domains about the last minute.
+    Top(top::TopArgs),
     /// Ask a server whether it serves; the exit code is the answer.
     Health(server_state::HealthArgs),
     /// Check everything that a store holds against everything else; the exit code is 1 when something is wrong.
@@ -102,7 +110,11 @@ enum Command {
     Repair(backups::RepairArgs),
     /// Write a consistent copy of a server's store to a file while it serves.
     Backup(backups::BackupArgs),
-    /// Build a data directory from a backup.
+    /// Build a data directory from a backup, or from a backup and the commit log that was kept.
+    ///
+    /// With --log the store is as of a later point than the backup: the log's changes are replayed, up to --until. The log must
+    /// be of the same store and lead on from the backup without a gap. The new store is checked in full before it is
+    /// called restored, and a restore that fails or is interrupted leaves nothing that opens.
     Restore(backups::RestoreArgs),
     /// Print a script that completes this command line in a shell.
     Completions(manual::CompletionsArgs),
@@ -123,6 +135,19 @@ struct ServeArgs {
     /// Serve without encryption on addresses that other machines can reach.
     #[arg(long)]
     insecure: bool,
+    /// Publish every change to NATS JetStream, at nats://HOST:PORT (several with commas). Credentials are better set in the
+    /// environment: PROFILESTORE__PUBLISH__URL.
+    #[arg(long, value_name = "URL")]
+    publish: Option<String>,
+    /// What the subjects of published changes begin with [default: profiles].
+    #[arg(long, value_name = "PREFIX")]
+    publish_subject: Option<String>,
+    /// Publish to this stream and make it if it is missing [default: whichever stream takes the subjects].
+    #[arg(long, value_name = "NAME")]
+    publish_stream: Option<String>,
+    /// Give up the place of an earlier publisher, for which the change log is held.
+    #[arg(long)]
+    forget_publisher: bool,
     /// Load this many generated profiles if the store is empty.
     #[arg(long, value_name = "N")]
     sample: Option<u64>,
@@ -173,6 +198,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Load(args) => load::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Status(args) => server_state::status(&args),
+        Command::Top(args) => top::run(&args),
         Command::Health(args) => server_state::health(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Repair(args) => backups::run_repair(&args),

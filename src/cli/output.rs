@@ -136,7 +136,8 @@ pub fn to_json<T: Serialize>(value: &T) -> impl FnOnce(&mut Vec<u8>) + use<T> {
     move |line| line.extend(json.unwrap_or_default())
 }
 
-fn new_table(headers: &[&str], width: u16) -> Box<Table> {
+/// An empty table for a terminal of this width.
+pub fn new_table(headers: &[&str], width: u16) -> Box<Table> {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(width).set_header(headers);
@@ -144,11 +145,22 @@ fn new_table(headers: &[&str], width: u16) -> Box<Table> {
 }
 
 /// A text with its control characters escaped.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let escape = |character: char| -> Vec<char> {
         if character.is_control() { character.escape_default().collect() } else { vec![character] }
     };
     text.chars().flat_map(escape).collect()
+}
+
+/// Bytes for people.
+pub fn size(bytes: i64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
 #[cfg(test)]

@@ -1,24 +1,23 @@
 //! `profilestore serve`.
 
+use std::convert::Infallible;
 use std::io::Write;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ServeArgs, log};
-use crate::server::{ServeError, Server};
+use crate::observe::log_filter;
+use crate::server::{ServeError, Server, Settings};
 
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
-    let mut overrides = Vec::new();
-    overrides.extend(args.listen.clone().map(|address| ("server.listen", address)));
-    overrides.extend(args.admin_listen.clone().map(|address| ("server.admin_listen", address)));
-    overrides.extend(args.insecure.then(|| ("server.insecure", "true".to_owned())));
-    let settings = args.settings.load(overrides)?;
+    let settings = load(args)?;
     log::init(&settings.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads")?;
     let result: anyhow::Result<()> = runtime.block_on(async {
         // Before anything is opened, so that a signal during a long recovery is not lost.
         let mut signals = Signals::new().context("signals cannot be handled")?;
+        let hang_ups = signal(SignalKind::hangup()).context("signals cannot be handled")?;
         let server = tokio::select! {
             server = Server::start(&settings, args.sample) => server?,
             () = signals.next() => {
@@ -45,7 +44,10 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
                 std::process::exit(1);
             });
         });
-        Ok(serving.await?)
+        tokio::select! {
+            served = serving => Ok(served?),
+            never = reload(args, hang_ups) => match never {},
+        }
     });
     if let Err(error) = &result
         && matches!(error.downcast_ref(), Some(ServeError::StoreFailed { .. }))
@@ -55,6 +57,36 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         std::process::exit(1);
     }
     result
+}
+
+/// The settings in force for these arguments.
+fn load(args: &ServeArgs) -> anyhow::Result<Settings> {
+    let mut overrides = Vec::new();
+    overrides.extend(args.listen.clone().map(|address| ("server.listen", address)));
+    overrides.extend(args.admin_listen.clone().map(|address| ("server.admin_listen", address)));
+    overrides.extend(args.insecure.then(|| ("server.insecure", "true".to_owned())));
+    overrides.extend(args.publish.clone().map(|url| ("publish.url", url)));
+    overrides.extend(args.publish_subject.clone().map(|subject| ("publish.subject", subject)));
+    overrides.extend(args.publish_stream.clone().map(|stream| ("publish.stream", stream)));
+    overrides.extend(args.forget_publisher.then(|| ("publish.forget", "true".to_owned())));
+    Ok(args.settings.load(overrides)?)
+}
+
+/// At each SIGHUP the settings are read again, and of these the log filter is taken; all others need a restart. Bad
+/// settings change nothing.
+async fn reload(args: &ServeArgs, mut hang_ups: Signal) -> Infallible {
+    while hang_ups.recv().await.is_some() {
+        let taken = load(args).and_then(|settings| Ok((log_filter::set(&settings.log.filter)?, settings.log.filter)));
+        match taken {
+            Ok((true, filter)) => tracing::warn!(filter, "the log filter was changed"),
+            Ok((false, filter)) => tracing::info!(filter, "the log filter stays as it is"),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "the settings were read again and cannot be used; nothing was changed");
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 /// The signals that ask for a shutdown.

@@ -7,8 +7,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::connection::ConnectionArgs;
-use super::output::{OutputArgs, stdout, to_json};
-use crate::client::{GetStatusResponse, Health};
+use super::output::{OutputArgs, size, stdout, to_json};
+use crate::client::{FeedHold, GetStatusResponse, Health};
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -61,6 +61,16 @@ struct Status {
     live_bytes: i64,
     disk_bytes: i64,
     cache: CacheStatus,
+    holds: Vec<HoldStatus>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HoldStatus {
+    name: String,
+    token: String,
+    lag_count: i64,
+    lost_count: i64,
 }
 
 #[derive(Serialize)]
@@ -95,17 +105,30 @@ impl From<GetStatusResponse> for Status {
                 size_bytes: cache.size_bytes,
                 capacity_bytes: cache.capacity_bytes,
             },
+            holds: status.feed.unwrap_or_default().holds.into_iter().map(HoldStatus::from).collect(),
         }
+    }
+}
+
+impl From<FeedHold> for HoldStatus {
+    fn from(hold: FeedHold) -> Self {
+        let FeedHold { name, token, lag_count, lost_count } = hold;
+        Self { name, token, lag_count, lost_count }
     }
 }
 
 impl Status {
     fn rows(&self) -> Vec<(&'static str, String)> {
         let Self { cache, .. } = self;
+        let held = |hold: &HoldStatus| {
+            let lost =
+                if hold.lost_count > 0 { format!(", {} of them lost", hold.lost_count) } else { String::new() };
+            ("held for", format!("{}: {} changes behind{lost}", hold.name, hold.lag_count))
+        };
         let reads = cache.hit_count + cache.negative_hit_count + cache.miss_count;
         let hits = (cache.hit_count + cache.negative_hit_count) * 100;
         let ratio = if reads == 0 { "no reads yet".to_owned() } else { format!("{}%", hits / reads) };
-        vec![
+        let mut rows = vec![
             ("version", self.version.clone()),
             ("engine", self.engine.clone()),
             ("uptime", format!("{} s", self.uptime_seconds)),
@@ -120,17 +143,8 @@ impl Status {
             ("cache evictions", cache.eviction_count.to_string()),
             ("cache entries", cache.entry_count.to_string()),
             ("cache size", format!("{} of {}", size(cache.size_bytes), size(cache.capacity_bytes))),
-        ]
+        ];
+        rows.extend(self.holds.iter().map(held));
+        rows
     }
-}
-
-/// Bytes for people.
-fn size(bytes: i64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let (mut value, mut unit) = (bytes as f64, 0);
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }

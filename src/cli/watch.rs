@@ -95,6 +95,9 @@ fn line(event: &ProfileEvent, token: Option<&String>) -> Value {
         // What was just written is JSON.
         line["profile"] = serde_json::from_slice(&bytes).unwrap_or_default();
     }
+    if !event.traceparent.is_empty() {
+        line["traceparent"] = event.traceparent.as_str().into();
+    }
     if let Some(token) = token {
         line["resumeToken"] = token.clone().into();
     }

@@ -1,4 +1,4 @@
-//! The streams of `AdminService`.
+//! The calls of `AdminService` but for the status.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,9 +9,9 @@ use futures_util::{Stream, stream};
 use tokio::time::timeout;
 use tonic::{Response, Status, Streaming};
 
-use super::Client;
 use super::error::ClientError;
-use crate::pb::{BackupRequest, VerifyRequest, VerifyResponse};
+use super::{Client, Connection};
+use crate::pb::{BackupRequest, GetHotKeysRequest, GetHotKeysResponse, VerifyRequest, VerifyResponse};
 
 /// What a server sends one after another. It ends after the first error.
 pub struct Answers<T>(BoxStream<'static, Result<T, ClientError>>);
@@ -31,6 +31,26 @@ impl<T> std::fmt::Debug for Answers<T> {
 }
 
 impl Client {
+    /// The ids and domains that are read most, over the last minute: at most `limit` of each (0 means 20, more than 100
+    /// means 100).
+    ///
+    /// ```no_run
+    /// # async fn example(client: profilestore::client::Client) -> Result<(), profilestore::client::ClientError> {
+    /// for hot in client.hot_keys(10).await?.ids {
+    ///     println!("{} was read about {} times", hot.key, hot.read_count);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn hot_keys(&self, limit: u32) -> Result<GetHotKeysResponse, ClientError> {
+        let request = GetHotKeysRequest { limit: i32::try_from(limit).unwrap_or(i32::MAX) };
+        self.call(
+            request,
+            |connection: Connection, request| async move { connection.admin().get_hot_keys(request).await },
+        )
+        .await
+    }
+
     /// Checks everything that the server's store holds. The last response has `done` set; to drop the stream ends the
     /// check. It is not begun anew when the connection is lost.
     pub fn verify(&self) -> Answers<VerifyResponse> {

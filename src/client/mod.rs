@@ -65,8 +65,8 @@ pub use writes::{DeleteOptions, UpdateOptions, Write};
 use crate::pb::admin_service_client::AdminServiceClient;
 use crate::pb::profile_service_client::ProfileServiceClient;
 pub use crate::pb::{
-    BatchGetProfilesResponse, DomainSummary, GetStatusResponse, Profile, ProfileEvent, ProfileEventType as EventType,
-    VerifyProblem, VerifyResponse,
+    BatchGetProfilesResponse, CacheStatus, DomainSummary, FeedHold, GetHotKeysResponse, GetStatusResponse, HotKey,
+    MethodStatus, Profile, ProfileEvent, ProfileEventType as EventType, VerifyProblem, VerifyResponse,
 };
 
 /// The largest answer that is accepted: a thousand profiles of the largest size fit.

@@ -13,6 +13,7 @@ use crate::model::{
     Rejection, Revision, Write,
 };
 use crate::store::{Commit, CommitMode, Corruption, Outcomes, RequestMark, StoreError};
+use crate::trace::TraceParent;
 
 /// The state that an engine has applied so far.
 pub trait CurrentState {
@@ -51,6 +52,8 @@ pub struct GroupDecision<'a, S> {
     next_revision: Revision,
     changes: Vec<Change>,
     requests: Vec<RequestMark>,
+    /// The span that wants the commit which is being decided.
+    trace: Option<TraceParent>,
     /// The records that the group's changes leave behind, by id.
     overlay: HashMap<ProfileId, Option<Record>>,
 }
@@ -71,12 +74,13 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
     /// An empty group.
     pub fn new(basis: GroupBasis<'a, S>) -> Self {
         let next_revision = basis.first_revision;
-        Self { basis, next_revision, changes: Vec::new(), requests: Vec::new(), overlay: HashMap::new() }
+        Self { basis, next_revision, changes: Vec::new(), requests: Vec::new(), trace: None, overlay: HashMap::new() }
     }
 
     /// Decides one commit. After an error nothing of it is in the group.
     pub fn decide(&mut self, commit: Commit) -> Result<Outcomes, StoreError> {
-        let Commit { writes, mode, request } = commit;
+        let Commit { writes, mode, request, trace } = commit;
+        self.trace = trace;
         if let Some(request) = &request
             && let Some(made_ids) = self.made_before(request)?
         {
@@ -165,10 +169,10 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
     fn decide_one(&mut self, write: Write, undo: &mut Undo) -> Result<Result<Outcome, Rejection>, StoreError> {
         let Write { id, action, precondition, .. } = write;
         let current = self.current(&id)?;
-        let profile = match &current {
+        let engine_fields = match &current {
             // Only these need to look inside the current record.
             Some(record) if precondition.has_etag() || !matches!(action, Action::Delete) => {
-                Some(record.decode().map_err(|_| undecodable(&id))?)
+                Some(record.engine_fields().map_err(|_| undecodable(&id))?)
             }
             _ => None,
         };
@@ -179,7 +183,7 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
             (Precondition::MustExist | Precondition::MustMatch(_), None) => Err(Rejection::NotFound),
             (Precondition::MustExist, Some(_)) => Ok(()),
             (Precondition::MustMatch(wanted) | Precondition::MustMatchIfPresent(wanted), Some(_)) => {
-                let now = profile.as_ref().map(|profile| profile.etag.as_str()).unwrap_or_default();
+                let now = engine_fields.as_ref().map(|fields| fields.etag.as_str()).unwrap_or_default();
                 if wanted.as_str() == now {
                     Ok(())
                 } else {
@@ -199,10 +203,13 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
                 return Ok(Ok(Outcome::Deleted(revision)));
             }
             Action::Put(draft) => draft,
-            Action::Update(function) => match function(profile.as_ref()) {
-                Ok(draft) => draft,
-                Err(violations) => return Ok(Err(Rejection::Invalid(violations))),
-            },
+            Action::Update(function) => {
+                let profile = current.as_ref().map(Record::decode).transpose().map_err(|_| undecodable(&id))?;
+                match function(profile.as_ref()) {
+                    Ok(draft) => draft,
+                    Err(violations) => return Ok(Err(Rejection::Invalid(violations))),
+                }
+            }
         };
         debug_assert_eq!(draft.id(), &id, "a write and its draft are about one profile");
         if let Some(record) = current.as_ref().filter(|record| record.has_content_of(&draft)) {
@@ -212,7 +219,7 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
             return Ok(Err(Rejection::EmailInUse));
         }
         let create_time =
-            profile.and_then(|profile| profile.create_time).unwrap_or_else(|| self.basis.time.to_timestamp());
+            engine_fields.and_then(|fields| fields.create_time).unwrap_or_else(|| self.basis.time.to_timestamp());
         let etag = Etag::new(self.basis.incarnation, self.next_revision);
         let record = Record::from_draft(&draft, &etag, create_time, self.basis.time, self.next_revision);
         self.add(id, current.as_ref(), Some(record.clone()), undo);
@@ -238,6 +245,7 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
             previous_bytes: current.map(Record::profile_len),
             previous_revision: current.map(Record::revision),
             previous_index_key: current.and_then(Record::index_key),
+            trace: self.trace,
         });
         revision
     }

@@ -24,9 +24,9 @@ use crate::model::{
     Change, CommitTime, Domain, DomainKey, Incarnation, IndexKey, ProfileId, Record, Revision, counter_deltas,
 };
 use crate::store::{
-    ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainCount, DomainOrder, DomainPage,
-    Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, Totals, VerifyProgress,
-    VerifyReport,
+    ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainCount, DomainOrder, DomainPage, Hold,
+    HoldName, Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, Totals,
+    VerifyProgress, VerifyReport,
 };
 
 /// A store whose profiles live as long as it does.
@@ -76,6 +76,12 @@ impl MemoryStore {
     /// The same, keeping so many changes for those who follow it; by default 100,000.
     pub fn keeping_changes(self, max_changes: usize) -> Self {
         self.profiles.lock().changes.max_changes = max_changes;
+        self
+    }
+
+    /// The same, keeping so many bytes of changes at most for those who hold them; by default 256 MiB.
+    pub fn keeping_held_bytes(self, max_bytes: usize) -> Self {
+        self.profiles.lock().changes.max_held_bytes = max_bytes;
         self
     }
 
@@ -266,6 +272,24 @@ impl Store for MemoryStore {
         Ok(sequence::position(self.incarnation, self.profiles.lock().changes.oldest()))
     }
 
+    async fn hold(&self, name: &HoldName, position: &Position) -> Result<(), StoreError> {
+        self.ensure_open()?;
+        let mut profiles = self.profiles.lock();
+        let after = sequence::sequence_of(position, self.incarnation, profiles.last_revision.0)?;
+        profiles.changes.hold(self.incarnation, name, after)
+    }
+
+    async fn release_hold(&self, name: &HoldName) -> Result<bool, StoreError> {
+        self.ensure_open()?;
+        Ok(self.profiles.lock().changes.release(name))
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+        self.ensure_open()?;
+        let profiles = self.profiles.lock();
+        Ok(profiles.changes.holds(self.incarnation, profiles.last_revision.0))
+    }
+
     fn watch_head(&self) -> watch::Receiver<Position> {
         self.head.subscribe()
     }
@@ -316,6 +340,7 @@ impl Store for MemoryStore {
                 previous_bytes: None,
                 previous_revision: None,
                 previous_index_key: None,
+                trace: None,
             })
             .collect();
         let counted = counter_deltas(&as_created)

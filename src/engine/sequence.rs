@@ -5,7 +5,7 @@
 //! ```
 
 use crate::model::Incarnation;
-use crate::store::{Position, StoreError};
+use crate::store::{Hold, HoldName, Position, StoreError};
 
 const BYTES: usize = 16;
 
@@ -29,4 +29,14 @@ pub fn sequence_of(position: &Position, incarnation: Incarnation, head: u64) -> 
         _ => None,
     }
     .ok_or(StoreError::InvalidPosition)
+}
+
+/// What a hold of the changes after a sequence number amounts to, when everything after `oldest` up to `head` is kept.
+pub fn hold(name: &HoldName, incarnation: Incarnation, after: u64, oldest: u64, head: u64) -> Hold {
+    Hold {
+        name: name.clone(),
+        position: position(incarnation, after),
+        lag: head.saturating_sub(after),
+        lost: oldest.saturating_sub(after),
+    }
 }

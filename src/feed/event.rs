@@ -13,14 +13,16 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use crate::model::{ProfileId, Record};
 use crate::pb::ProfileEventType;
 use crate::store::{CommittedChange, Position};
+use crate::trace::TraceParent;
 
 const TYPE: u32 = 1;
 const ID: u32 = 2;
 const PROFILE: u32 = 3;
 const POSITION: u32 = 4;
 const COMMIT_TIME: u32 = 5;
+const TRACEPARENT: u32 = 6;
 /// What an event takes beside its profile and id at most.
-const OTHER_BYTES: usize = 2 + 2 + 4 + (2 + Position::MAX_BYTES.div_ceil(3) * 4) + (2 + 22);
+const OTHER_BYTES: usize = 2 + 2 + 4 + (2 + Position::MAX_BYTES.div_ceil(3) * 4) + (2 + 22) + (2 + 55);
 
 /// A change with its event, encoded when the first watcher wants it.
 #[derive(Debug)]
@@ -39,7 +41,8 @@ impl FeedChange {
     pub fn event(&self, event_type: ProfileEventType) -> Bytes {
         let change = &self.change;
         let encode = |record: Option<&Record>| {
-            encode(event_type, &change.id, record, &change.position, Some(change.time.to_timestamp()))
+            let time = Some(change.time.to_timestamp());
+            encode(event_type, &change.id, record, &change.position, time, change.trace)
         };
         match event_type {
             // Only some watchers see it so, and seldom.
@@ -51,7 +54,7 @@ impl FeedChange {
 
 /// The event of a profile in a snapshot: the change that made it what it is.
 pub fn snapshot_event(id: &ProfileId, record: &Record, position: &Position) -> Bytes {
-    encode(ProfileEventType::Put, id, Some(record), position, record.update_time())
+    encode(ProfileEventType::Put, id, Some(record), position, record.update_time(), None)
 }
 
 fn encode(
@@ -60,6 +63,7 @@ fn encode(
     record: Option<&Record>,
     position: &Position,
     commit_time: Option<prost_types::Timestamp>,
+    trace: Option<TraceParent>,
 ) -> Bytes {
     let profile = record.map(Record::profile_bytes);
     let mut event = Vec::with_capacity(profile.map_or(0, <[u8]>::len) + id.as_bytes().len() + OTHER_BYTES);
@@ -77,6 +81,9 @@ fn encode(
         encode_key(COMMIT_TIME, WireType::LengthDelimited, &mut event);
         encode_varint(time.encoded_len() as u64, &mut event);
         time.encode_raw(&mut event);
+    }
+    if let Some(trace) = trace {
+        put_bytes(TRACEPARENT, trace.to_string().as_bytes(), &mut event);
     }
     event.into()
 }
@@ -98,6 +105,8 @@ mod tests {
     use crate::model::{Canonicalization, CommitTime, Draft, Etag, Incarnation, Profile, Revision};
     use crate::pb::ProfileEvent;
 
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
     #[test]
     fn an_event_is_the_message_that_the_contract_draws() {
         let profile = Profile { id: "ada".into(), email: "ada@x.example".into(), ..Profile::default() };
@@ -112,6 +121,7 @@ mod tests {
             id: draft.id().clone(),
             record: Some(record.clone()),
             previous_index_key: None,
+            trace: TraceParent::parse(TRACE),
         };
         let expected = |event_type: ProfileEventType, profile: Option<Profile>| ProfileEvent {
             r#type: event_type as i32,
@@ -119,11 +129,13 @@ mod tests {
             profile,
             position: URL_SAFE_NO_PAD.encode([0xff; Position::MAX_BYTES]),
             commit_time: Some(time.to_timestamp()),
+            traceparent: TRACE.into(),
         };
         let put = expected(ProfileEventType::Put, Some(record.decode().unwrap()));
         let stored = FeedChange::new(change.clone());
         assert_eq!(ProfileEvent::decode(stored.event(ProfileEventType::Put)).unwrap(), put);
-        assert_eq!(ProfileEvent::decode(snapshot_event(&change.id, &record, &position)).unwrap(), put);
+        let listed = ProfileEvent { traceparent: String::new(), ..put };
+        assert_eq!(ProfileEvent::decode(snapshot_event(&change.id, &record, &position)).unwrap(), listed);
         let left = stored.event(ProfileEventType::Left);
         assert_eq!(ProfileEvent::decode(left).unwrap(), expected(ProfileEventType::Left, None));
         let deleted = FeedChange::new(CommittedChange { record: None, ..change });

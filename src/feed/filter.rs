@@ -34,6 +34,11 @@ impl Filter {
         &self.scope
     }
 
+    /// With what the index keys begin that it lets through; `None` when it lets through everything.
+    pub fn prefix(&self) -> Option<&[u8]> {
+        self.prefix.as_deref()
+    }
+
     /// What a change means to the watcher; `None` when it does not concern it.
     pub fn event_type(&self, change: &CommittedChange) -> Option<ProfileEventType> {
         let present = change.record.as_ref();

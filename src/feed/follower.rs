@@ -6,15 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::tail::{Chunk, Tail};
+use super::tail::Chunk;
 use super::{MESSAGE, Shared};
-use crate::store::{Store, StoreError};
+use crate::store::{ChangePage, Store, StoreError};
 
 /// After a failed read the watchers read for themselves, and meet the error; the follower begins anew after this.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
-/// Many watchers are woken less often, so that under load each has more to do when it is, and those to whom nothing
-/// matters leave the machine to the others: each adds so much to the pause between two wake-ups.
-const PAUSE_PER_WATCHER: Duration = Duration::from_micros(5);
+/// Many watchers are woken less often, so that under load each has more to do when it is: each that was woken adds so
+/// much to the pause before the next time.
+const PAUSE_PER_WAKE_UP: Duration = Duration::from_micros(5);
 /// The longest pause, and the shortest that a timer is worth.
 const MAX_PAUSE: Duration = Duration::from_millis(20);
 const MIN_PAUSE: Duration = Duration::from_millis(1);
@@ -45,17 +45,15 @@ async fn follow_for_watchers<S: Store>(shared: &Shared<S>) -> Result<(), StoreEr
     let (mut head, mut watchers) = (shared.store.watch_head(), shared.watchers.subscribe());
     shared.replace_tail();
     loop {
-        let count = *watchers.borrow_and_update();
-        if count == 0 {
+        if *watchers.borrow_and_update() == 0 {
             return Ok(());
         }
         head.borrow_and_update();
         let end = shared.tail.lock().end();
         let page = shared.store.changes_after(&end, MESSAGE).await?;
         if page.next != end {
-            shared.tail.lock().push(Chunk::new(page));
-            shared.tail_changed.send_replace(());
-            let pause = PAUSE_PER_WATCHER.saturating_mul(count.try_into().unwrap_or(u32::MAX)).min(MAX_PAUSE);
+            let woken = shared.add(page);
+            let pause = PAUSE_PER_WAKE_UP.saturating_mul(woken.try_into().unwrap_or(u32::MAX)).min(MAX_PAUSE);
             if pause >= MIN_PAUSE {
                 tokio::time::sleep(pause).await;
             }
@@ -72,7 +70,20 @@ impl<S: Store> Shared<S> {
     /// Begins the tail anew at the head. Watchers that are not there yet read the way to it by themselves.
     fn replace_tail(&self) {
         let head = *self.store.watch_head().borrow();
-        *self.tail.lock() = Tail::new(head);
-        self.tail_changed.send_replace(());
+        self.tail.lock().replace(head);
+        self.topics.wake_all();
+    }
+
+    /// Adds what was read to the tail; returns how many watchers it woke.
+    fn add(&self, page: ChangePage) -> usize {
+        let topics = self.topics.of_changes(page.changes.iter());
+        let chunk = Chunk::new(page, topics.clone());
+        {
+            let mut tail = self.tail.lock();
+            tail.push(chunk);
+            // Under the tail's lock, so that nobody who finds the chunk there misses that it concerns him.
+            self.topics.touch(&topics, tail.end_number());
+        }
+        self.topics.wake(&topics)
     }
 }

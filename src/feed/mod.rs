@@ -3,9 +3,10 @@
 //!
 //! Everything that a watcher is sent comes from [`Store::changes_after`], in one way for all: near the head from the
 //! tail, a bounded run of the latest changes that one task reads for all watchers, and further back by reads of its
-//! own. A watcher asks when it can send, so a slow one waits for nobody and nobody waits for it.
+//! own. A watcher asks when it can send, so a slow one waits for nobody and nobody waits for it. It is woken by changes of
+//! its domain only.
 //!
-//! In reading order: [`Filter`] and [`Place`], `event` (an event is encoded once for all), `tail` and `follower`,
+//! In reading order: [`Filter`] and [`Place`], `event` (an event is encoded once for all), `tail`, `topics` and `follower`,
 //! [`Subscription`] and `snapshot`.
 //!
 //! Invariants: a watcher's place moves on only when what lies before it was given to it or does not concern it;
@@ -15,10 +16,12 @@ mod event;
 mod filter;
 mod follower;
 mod place;
+pub mod publisher;
 mod snapshot;
 mod standing;
 mod subscription;
 mod tail;
+mod topics;
 
 use std::sync::Arc;
 
@@ -32,8 +35,9 @@ pub use subscription::{Batch, Step, Subscription};
 
 use self::standing::Standings;
 use self::tail::Tail;
+use self::topics::Topics;
 use crate::model::CommitTime;
-use crate::store::{ChangeBounds, Position, Store, StoreError};
+use crate::store::{ChangeBounds, Hold, Position, Store, StoreError};
 
 /// The bounds of one message, and so of what is read for one.
 const MESSAGE: ChangeBounds = ChangeBounds { max_changes: 1000, max_bytes: 128 * 1024, through: None };
@@ -66,6 +70,8 @@ pub struct Window {
     pub newest: Position,
     /// The number of watchers now.
     pub watchers: usize,
+    /// The places that are held.
+    pub holds: Vec<Hold>,
 }
 
 /// The changes of a store, for many watchers. Ends with its watches when it is closed or dropped.
@@ -79,8 +85,8 @@ struct Shared<S> {
     store: Arc<S>,
     /// Guards the latest changes; held for a look-up or an addition only.
     tail: Mutex<Tail>,
-    /// Wakes the watchers when the tail has changed.
-    tail_changed: watch::Sender<()>,
+    /// Wakes the watchers when the tail has something for them.
+    topics: Arc<Topics>,
     /// The number of watchers.
     watchers: watch::Sender<usize>,
     max_watchers: usize,
@@ -103,7 +109,7 @@ impl<S: Store> Feed<S> {
         let shared = Arc::new(Shared {
             store,
             tail: Mutex::new(Tail::new(head)),
-            tail_changed: watch::Sender::new(()),
+            topics: Arc::default(),
             watchers: watch::Sender::new(0),
             max_watchers,
             standings: Arc::default(),
@@ -142,13 +148,21 @@ impl<S: Store> Feed<S> {
     /// What can be followed.
     pub async fn window(&self) -> Result<Window, StoreError> {
         let store = &self.shared.store;
-        let oldest = store.oldest_position().await?;
-        let first = store.changes_after(&oldest, ChangeBounds { max_changes: 1, ..MESSAGE }).await?;
+        let holds = store.holds().await?;
+        let mut oldest = store.oldest_position().await?;
+        let first = loop {
+            match store.changes_after(&oldest, ChangeBounds { max_changes: 1, ..MESSAGE }).await {
+                // The log was trimmed between the two questions.
+                Err(StoreError::Truncated { oldest: later }) if later != oldest => oldest = later,
+                first => break first?,
+            }
+        };
         Ok(Window {
             oldest,
             oldest_time: first.changes.first().map(|change| change.time),
             newest: store.head().await?,
             watchers: *self.shared.watchers.borrow(),
+            holds,
         })
     }
 

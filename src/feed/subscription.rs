@@ -1,16 +1,16 @@
 //! One watch: what it is sent next.
 
 use bytes::Bytes;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::event::{FeedChange, framed_len};
 use super::filter::Filter;
 use super::place::{Listing, Place};
 use super::standing::Standing;
-use super::tail::{After, Chunk};
+use super::tail::{After, Chunk, End};
+use super::topics::Listener;
 use super::{FeedError, MESSAGE, Registration};
-use crate::store::{Position, Store};
+use crate::store::{Position, Store, StoreError};
 
 /// How many changes are looked at before somebody else has a turn.
 const MAX_SCANNED: usize = 4096;
@@ -46,15 +46,27 @@ pub struct Subscription<S> {
     pub(super) steps_over_changes: u32,
     /// The head when the last profile of a snapshot had been read: with the changes up to here it is complete.
     pub(super) snapshot_end: Option<Position>,
-    tail_changed: watch::Receiver<()>,
+    listener: Listener,
+    /// The end of the tail when the watch was last there.
+    seen: Option<End>,
     standing: Standing,
 }
 
 impl<S: Store> Subscription<S> {
     pub(super) fn new(registration: Registration<S>, filter: Filter, place: Place) -> Self {
-        let tail_changed = registration.0.tail_changed.subscribe();
+        let topics = &registration.0.topics;
+        let listener = Listener::new(topics.clone(), topics.of_filter(filter.prefix()));
         let standing = registration.0.standings.add(place.position());
-        Self { registration, filter, place, steps_over_changes: 0, snapshot_end: None, tail_changed, standing }
+        Self {
+            registration,
+            filter,
+            place,
+            steps_over_changes: 0,
+            snapshot_end: None,
+            listener,
+            seen: None,
+            standing,
+        }
     }
 
     /// Where the watch stands.
@@ -73,10 +85,9 @@ impl<S: Store> Subscription<S> {
         step
     }
 
-    /// Waits until there may be more than at the last step.
+    /// Waits until there may be more for it than at the last step.
     pub async fn changed(&mut self) {
-        // The sender is in what this watch shares, so it cannot go away before it.
-        let _ = self.tail_changed.changed().await;
+        self.listener.wait().await;
     }
 
     /// Cancelled when the feed is closing.
@@ -91,20 +102,30 @@ impl<S: Store> Subscription<S> {
 
     /// A step over the log, from the tail if the watch stands in it.
     pub(super) async fn advance_over_changes(&mut self) -> Result<Step, FeedError> {
-        self.tail_changed.mark_unchanged();
+        self.listener.rearm();
         let (mut message, mut scanned) = (Message::default(), 0);
         while scanned < MAX_SCANNED && !message.full {
             let position = self.place.position();
-            let after = self.registration.0.tail.lock().after(&position);
+            let after = self.registration.0.tail.lock().after(&position, self.seen, &self.listener);
             match after {
                 After::Changes(chunk, from) => {
                     scanned += 1 + chunk.changes.len() - from;
                     self.take(&chunk.changes[from..], chunk.next, &mut message);
                 }
-                // A feed that closes adds nothing to its tail any more.
-                After::Nothing if scanned == 0 && !self.closing().is_cancelled() => return Ok(Step::UpToDate),
-                After::Nothing | After::Unknown if scanned == 0 => return self.read_changes(None).await,
-                After::Nothing | After::Unknown => break,
+                After::Nothing(end) => {
+                    self.place.set_position(end.position);
+                    self.seen = Some(end);
+                    if scanned > 0 {
+                        break;
+                    }
+                    // A feed that closes adds nothing to its tail any more.
+                    if self.closing().is_cancelled() {
+                        return self.read_changes(None).await;
+                    }
+                    return Ok(Step::UpToDate);
+                }
+                After::Unknown if scanned == 0 => return self.read_changes(None).await,
+                After::Unknown => break,
             }
         }
         Ok(self.step(message))
@@ -114,11 +135,19 @@ impl<S: Store> Subscription<S> {
     pub(super) async fn read_changes(&mut self, through: Option<Position>) -> Result<Step, FeedError> {
         let position = self.place.position();
         let bounds = crate::store::ChangeBounds { through, ..MESSAGE };
-        let page = self.registration.0.store.changes_after(&position, bounds).await?;
+        let store = &self.registration.0.store;
+        let page = match store.changes_after(&position, bounds).await {
+            // A place in another life of the store, from before a restore: as with one that is too old, nothing leads on
+            // from it, and the watcher must start over.
+            Err(StoreError::InvalidPosition) => {
+                return Err(StoreError::Truncated { oldest: store.oldest_position().await? }.into());
+            }
+            page => page?,
+        };
         if page.next == position {
             return Ok(Step::UpToDate);
         }
-        let (chunk, mut message) = (Chunk::new(page), Message::default());
+        let (chunk, mut message) = (Chunk::new(page, Box::default()), Message::default());
         self.take(&chunk.changes, chunk.next, &mut message);
         Ok(self.step(message))
     }

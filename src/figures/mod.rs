@@ -66,21 +66,26 @@ impl Distribution {
     /// A value that `part` (0 to 1) of all values do not exceed, in the unit of the bounds: guessed within its bucket,
     /// and the last bound when it lies above that. `None` when nothing was seen.
     pub fn quantile(&self, part: f64) -> Option<f64> {
-        let count = self.count();
-        if count == 0 {
-            return None;
-        }
-        let rank = part.clamp(0.0, 1.0) * count as f64;
-        let (mut below, mut lower) = (0.0, 0.0);
-        for (in_bucket, upper) in self.counts.iter().zip(self.bounds) {
-            let in_bucket = *in_bucket as f64;
-            if in_bucket > 0.0 && below + in_bucket >= rank {
-                return Some(lower + (*upper as f64 - lower) * ((rank - below) / in_bucket));
-            }
-            (below, lower) = (below + in_bucket, *upper as f64);
-        }
-        Some(lower)
+        quantile(self.bounds, &self.counts, part)
     }
+}
+
+/// The same of a histogram that came from elsewhere: upper bounds, and a count for each and one more.
+pub fn quantile(bounds: &[u64], counts: &[u64], part: f64) -> Option<f64> {
+    let count: u64 = counts.iter().sum();
+    if count == 0 {
+        return None;
+    }
+    let rank = part.clamp(0.0, 1.0) * count as f64;
+    let (mut below, mut lower) = (0.0, 0.0);
+    for (in_bucket, upper) in counts.iter().zip(bounds) {
+        let in_bucket = *in_bucket as f64;
+        if in_bucket > 0.0 && below + in_bucket >= rank {
+            return Some(lower + (*upper as f64 - lower) * ((rank - below) / in_bucket));
+        }
+        (below, lower) = (below + in_bucket, *upper as f64);
+    }
+    Some(lower)
 }
 
 /// A histogram that any thread may add to.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::id::ProfileId;
 use super::index_key::{DomainKey, IndexKey};
 use super::record::{Record, Revision};
+use crate::trace::TraceParent;
 
 /// One change of one profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Change {
     pub previous_revision: Option<Revision>,
     /// The index key before; `None` when there was no profile or it had no e-mail.
     pub previous_index_key: Option<IndexKey>,
+    /// The span that makes the change, if its trace is recorded.
+    pub trace: Option<TraceParent>,
 }
 
 impl Change {

@@ -93,6 +93,26 @@ impl IndexKey {
         &self.0
     }
 
+    /// What stored bytes of a key begin with: the key of each domain from the top-level domain down to its own, and
+    /// then the prefix of that domain's own entries. Nothing for what is not a key.
+    pub fn domain_prefixes(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+        let end = bytes.iter().position(|&byte| byte == DOMAIN_END).map_or(0, |end| end + 1);
+        let ends = bytes[..end].iter().enumerate().filter(|(_, byte)| matches!(**byte, LABEL_END | DOMAIN_END));
+        ends.map(|(index, _)| &bytes[..=index])
+    }
+
+    /// The bytes of the domain key in the bytes of an index key; `None` when there is none.
+    pub fn domain_bytes(index_key: &[u8]) -> Option<&[u8]> {
+        let end = index_key.iter().position(|&byte| byte == DOMAIN_END)?;
+        Some(&index_key[..end])
+    }
+
+    /// The bytes of the keys of a domain and all its ancestors, from those of its own key.
+    pub fn ancestors(domain: &[u8]) -> impl Iterator<Item = &[u8]> {
+        let label_ends = domain.iter().enumerate().filter(|(_, byte)| **byte == LABEL_END);
+        label_ends.map(|(index, _)| &domain[..=index])
+    }
+
     /// The key of the address's domain.
     pub fn domain_key(&self) -> DomainKey {
         // The constructors make sure that the mark is there; without it the whole key would be a domain.
@@ -145,5 +165,10 @@ mod tests {
         let key = IndexKey::new(&Domain::parse("mail.example.com", "domain").unwrap(), "jan");
         assert_eq!(key.domain_key(), domain_key("mail.example.com"));
         assert_eq!(key.as_bytes(), b"com\0example\0mail\0\x01jan");
+        let prefixes: Vec<_> = IndexKey::domain_prefixes(key.as_bytes()).collect();
+        let mut expected: Vec<_> = key.domain_key().with_ancestors().map(|key| key.as_bytes().to_vec()).collect();
+        expected.push(key.domain_key().own_entries_prefix());
+        assert_eq!(prefixes, expected);
+        assert_eq!(IndexKey::domain_prefixes(b"").count(), 0);
     }
 }

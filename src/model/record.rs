@@ -70,6 +70,17 @@ pub struct Record {
     buffer: Bytes,
 }
 
+/// Those of the engine's fields by which a write is decided. Read alone they cost a fraction of the whole profile.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct EngineFields {
+    /// The etag.
+    #[prost(string, tag = "6")]
+    pub etag: String,
+    /// When the profile was made.
+    #[prost(message, optional, tag = "7")]
+    pub create_time: Option<prost_types::Timestamp>,
+}
+
 impl Record {
     /// Completes a draft with what the engine decides.
     pub fn from_draft(
@@ -176,6 +187,11 @@ impl Record {
         None
     }
 
+    /// Decodes the engine's fields. An error means that the stored bytes are not a profile.
+    pub fn engine_fields(&self) -> Result<EngineFields, prost::DecodeError> {
+        EngineFields::decode(self.profile_bytes())
+    }
+
     /// Decodes the profile. An error means that the stored bytes are not a profile.
     pub fn decode(&self) -> Result<Profile, prost::DecodeError> {
         Profile::decode(self.profile())
@@ -222,6 +238,8 @@ mod tests {
         assert_eq!(profile.etag, etag.as_str());
         assert_eq!(profile.update_time.unwrap().nanos, 500_000_000);
         assert_eq!(record.update_time(), profile.update_time);
+        let fields = record.engine_fields().unwrap();
+        assert_eq!((fields.etag, fields.create_time), (profile.etag, profile.create_time));
         assert_eq!(record.id_bytes(), Some(&b"a"[..]));
         assert_eq!(record.index_key().unwrap().as_bytes(), b"example\0b\0\x01a");
         assert!(record.has_content_of(&draft("Ada")));

@@ -231,6 +231,7 @@ mod tests {
             received: RECEIVED,
             sent: SENT,
             source: None,
+            origin: crate::observe::Origin::default(),
         }
     }
 

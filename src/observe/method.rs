@@ -4,6 +4,9 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Method(u8);
 
+/// `AdminService.Verify`.
+const LAST_OF_OURS: u8 = 17;
+
 const PROFILES: &str = "profilestore.v1.ProfileService";
 const ADMIN: &str = "profilestore.v1.AdminService";
 const HEALTH: &str = "grpc.health.v1.Health";
@@ -60,6 +63,22 @@ impl Method {
         TABLE[..Self::UNKNOWN.number()].iter().position(is_it).map_or(Self::UNKNOWN, |number| Self(number as u8))
     }
 
+    /// Whether a caller can change something by it.
+    pub fn writes(self) -> bool {
+        // CreateProfile to ImportProfiles.
+        (7..=11).contains(&self.0)
+    }
+
+    /// Whether it is of our own services, and no probe.
+    pub fn is_ours(self) -> bool {
+        self.0 <= LAST_OF_OURS
+    }
+
+    /// Whether there is one message each way, so that the server alone decides how long it takes.
+    pub fn is_unary(self) -> bool {
+        self.kind() == "unary"
+    }
+
     /// Its number, less than [`Method::COUNT`].
     pub fn number(self) -> usize {
         usize::from(self.0)
@@ -113,6 +132,16 @@ mod tests {
             .collect();
         assert!(ours.len() > 15);
         assert_eq!(known, ours);
+    }
+
+    #[test]
+    fn writes_and_our_own_calls_are_told_from_others() {
+        let written: Vec<_> = Method::all().filter(|method| method.writes()).map(Method::name).collect();
+        let writes = ["CreateProfile", "UpdateProfile", "DeleteProfile", "BatchWriteProfiles", "ImportProfiles"];
+        assert_eq!(written, writes);
+        for method in Method::all() {
+            assert_eq!(method.is_ours(), method.service().starts_with("profilestore."), "{method:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::calls::Calls;
 use super::code::Code;
 use super::method::Method;
+use super::origin::Origin;
 use crate::store::AnswerSource;
 
 /// What went over the wire for a call in one direction.
@@ -34,6 +35,8 @@ pub struct EndedCall {
     pub sent: Traffic,
     /// What gave the answer, as far as somebody said so.
     pub source: Option<AnswerSource>,
+    /// Where it came from.
+    pub origin: Origin,
 }
 
 /// Somebody who looks at single calls, such as the slow ones. It is called on the serving thread for each call, so it
@@ -65,6 +68,11 @@ impl Observer {
     pub fn with_sink(mut self, sink: Arc<dyn CallSink>) -> Self {
         self.sinks.push(sink);
         self
+    }
+
+    /// The cells that count all calls, if there are any.
+    pub fn calls(&self) -> Option<&Arc<Calls>> {
+        self.calls.as_ref()
     }
 
     /// Whether anybody wants to know. If not, no clock is read for calls.

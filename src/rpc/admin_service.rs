@@ -1,8 +1,7 @@
-//! `profilestore.v1.AdminService`: what operators ask. Hot keys are in the contract and not served by this
-//! version yet.
+//! `profilestore.v1.AdminService`: what operators ask.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
@@ -15,9 +14,16 @@ use super::watch::token_of;
 use super::wire::admin_service_server::AdminService;
 use crate::cache::{CacheFigures, HotCache};
 use crate::feed::{Feed, Window};
-use crate::model::CommitTime;
+use crate::figures::LATENCY_BOUNDS;
+use crate::model::{CommitTime, Violations};
+use crate::observe::hot_keys::{HotKey, HotKeys, Hottest};
+use crate::observe::{Calls, Code, MethodFigures};
 use crate::pb;
-use crate::store::{Store, StoreStatus};
+use crate::store::{Hold, Store, StoreStatus};
+
+/// How many hot keys of a kind are returned when the caller leaves it to the server, and at most.
+const DEFAULT_HOT_KEYS: usize = 20;
+const MAX_HOT_KEYS: usize = 100;
 
 /// Answers the calls of `AdminService`.
 pub struct AdminHandler<S> {
@@ -25,17 +31,27 @@ pub struct AdminHandler<S> {
     feed: Arc<Feed<S>>,
     /// The cache in front of the store, for its figures.
     cache: Option<Arc<HotCache>>,
+    hot_keys: Arc<HotKeys>,
+    /// Set when calls are counted.
+    calls: Arc<OnceLock<Arc<Calls>>>,
     started: Instant,
 }
 
 impl<S: Store> AdminHandler<S> {
     /// A handler over a store; the server's uptime counts from here.
-    pub fn new(store: Arc<S>, feed: Arc<Feed<S>>, cache: Option<Arc<HotCache>>) -> Self {
-        Self { store, feed, cache, started: Instant::now() }
+    pub fn new(
+        store: Arc<S>,
+        feed: Arc<Feed<S>>,
+        cache: Option<Arc<HotCache>>,
+        hot_keys: Arc<HotKeys>,
+        calls: Arc<OnceLock<Arc<Calls>>>,
+    ) -> Self {
+        Self { store, feed, cache, hot_keys, calls, started: Instant::now() }
     }
 
     async fn status(&self) -> Result<pb::GetStatusResponse, RpcError> {
         let StoreStatus { engine, totals, .. } = self.store.status();
+        let calls = self.calls.get().map(|calls| calls.figures());
         Ok(pb::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             engine: engine.to_owned(),
@@ -46,8 +62,60 @@ impl<S: Store> AdminHandler<S> {
             disk_bytes: to_int64(self.store.disk_bytes().await?),
             cache: self.cache.as_ref().map(|cache| cache_status(&cache.figures())),
             feed: Some(feed_status(&self.feed.window().await?)),
+            methods: calls
+                .iter()
+                .flat_map(|calls| &calls.methods)
+                .filter(|of| of.begun > 0)
+                .map(method_status)
+                .collect(),
+            latency_bounds: calls.iter().flat_map(|_| LATENCY_BOUNDS).map(latency_bound).collect(),
         })
     }
+}
+
+/// How many hot keys of a kind are wanted.
+fn hot_key_limit(limit: i32) -> Result<usize, Violations> {
+    match usize::try_from(limit) {
+        Ok(0) => Ok(DEFAULT_HOT_KEYS),
+        Ok(limit) => Ok(limit.min(MAX_HOT_KEYS)),
+        Err(_) => {
+            let description = format!("must not be negative; 1 to {MAX_HOT_KEYS} are of use");
+            Err(Violations::one("limit", description))
+        }
+    }
+}
+
+fn hot_keys_response(Hottest { ids, domains, window }: Hottest) -> pb::GetHotKeysResponse {
+    let key = |HotKey { key, reads, error }: HotKey| pb::HotKey {
+        key,
+        read_count: to_int64(reads),
+        error_bound: to_int64(error),
+    };
+    pb::GetHotKeysResponse {
+        ids: ids.into_iter().map(key).collect(),
+        domains: domains.into_iter().map(key).collect(),
+        window: prost_types::Duration::try_from(window).ok(),
+    }
+}
+
+fn method_status(figures: &MethodFigures) -> pb::MethodStatus {
+    let ended = |wanted: fn(Code) -> bool| {
+        let counts = Code::all().zip(&figures.by_code).filter(|(code, _)| wanted(*code));
+        to_int64(counts.map(|(_, count)| count).sum())
+    };
+    pb::MethodStatus {
+        method: format!("{}/{}", figures.method.service(), figures.method.name()),
+        streaming: figures.method.kind() != "unary",
+        started_count: to_int64(figures.begun),
+        error_count: ended(|code| code != Code::OK),
+        server_error_count: ended(Code::is_server_error),
+        latency_counts: figures.latency.counts.iter().copied().map(to_int64).collect(),
+    }
+}
+
+fn latency_bound(nanos: u64) -> prost_types::Duration {
+    // No bound is longer than what a Duration of the API holds.
+    prost_types::Duration::try_from(Duration::from_nanos(nanos)).unwrap_or_default()
 }
 
 fn feed_status(window: &Window) -> pb::FeedStatus {
@@ -56,6 +124,16 @@ fn feed_status(window: &Window) -> pb::FeedStatus {
         newest_token: token_of(window.newest),
         oldest_time: window.oldest_time.map(CommitTime::to_timestamp),
         watcher_count: to_int64(window.watchers as u64),
+        holds: window.holds.iter().map(feed_hold).collect(),
+    }
+}
+
+fn feed_hold(hold: &Hold) -> pb::FeedHold {
+    pb::FeedHold {
+        name: hold.name.to_string(),
+        token: token_of(hold.position),
+        lag_count: to_int64(hold.lag),
+        lost_count: to_int64(hold.lost),
     }
 }
 
@@ -82,9 +160,10 @@ impl<S: Store> AdminService for AdminHandler<S> {
 
     async fn get_hot_keys(
         &self,
-        _: Request<pb::GetHotKeysRequest>,
+        request: Request<pb::GetHotKeysRequest>,
     ) -> Result<Response<pb::GetHotKeysResponse>, Status> {
-        Err(RpcError::NotImplemented("GetHotKeys").into())
+        let limit = hot_key_limit(request.get_ref().limit).map_err(RpcError::from)?;
+        Ok(Response::new(hot_keys_response(self.hot_keys.hottest(limit))))
     }
 
     async fn backup(&self, _: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {

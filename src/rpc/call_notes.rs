@@ -163,7 +163,18 @@ pin_project! {
     }
 }
 
+impl<R: Default> Default for NotedBody<R> {
+    fn default() -> Self {
+        Self { body: R::default(), notes: Arc::default() }
+    }
+}
+
 impl<R> NotedBody<R> {
+    /// The body itself.
+    pub fn inner(&self) -> &R {
+        &self.body
+    }
+
     /// What is noted about the call.
     pub fn notes(&self) -> &Arc<CallNotes> {
         &self.notes

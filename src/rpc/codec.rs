@@ -78,7 +78,11 @@ impl<U: Message + Default> Decoder for WireDecoder<U> {
 
 /// Whether a message has more fields at its top level than any call allows. What cannot be read is left to the
 /// decoder.
-fn has_too_many_fields(mut message: Bytes) -> bool {
+pub(super) fn has_too_many_fields(mut message: Bytes) -> bool {
+    // A field takes two bytes at least.
+    if message.len() <= MAX_MESSAGE_FIELDS {
+        return false;
+    }
     for _ in 0..MAX_MESSAGE_FIELDS {
         let Ok((tag, wire_type)) = decode_key(&mut message) else { return false };
         if skip_field(wire_type, tag, &mut message, DecodeContext::default()).is_err() {

@@ -139,6 +139,13 @@ pin_project! {
     }
 }
 
+impl<B> DeadlineBody<B> {
+    /// The body that the deadline may end.
+    pub fn inner(&self) -> &B {
+        &self.body
+    }
+}
+
 impl<B: Body> Body for DeadlineBody<B> {
     type Data = B::Data;
     type Error = B::Error;
@@ -168,7 +175,8 @@ impl<B: Body> Body for DeadlineBody<B> {
     }
 }
 
-fn trailers(status: Status) -> HeaderMap {
+/// A status as the trailers of a response that has begun.
+pub(super) fn trailers(status: Status) -> HeaderMap {
     let (mut parts, ()) = status.into_http::<()>().into_parts();
     parts.headers.remove(header::CONTENT_TYPE);
     parts.headers

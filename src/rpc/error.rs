@@ -17,7 +17,7 @@
 //! | draining, engine closed after a failed write | `UNAVAILABLE` + `RetryInfo` | `DRAINING`, `STORE_FAILED` |
 //! | checksum or format wrong | `DATA_LOSS` | `CORRUPT_RECORD` |
 //! | deadline | `DEADLINE_EXCEEDED` | `DEADLINE` |
-//! | not served yet | `UNIMPLEMENTED` | `NOT_IMPLEMENTED` |
+//! | a store that cannot be backed up | `UNIMPLEMENTED` | `NOT_IMPLEMENTED` |
 //!
 //! Invariants: every status has an `ErrorInfo` with the domain [`ERROR_DOMAIN`]. Internal causes never reach
 //! the caller: damaged data is logged here, a failed store by itself when it fails. No e-mail, name or attribute reaches a message or its metadata;
@@ -123,9 +123,6 @@ pub enum RpcError {
     /// The caller's deadline has passed.
     #[error("the deadline has passed")]
     DeadlineExceeded,
-    /// The contract has it and this version does not serve it.
-    #[error("{0} is not served by this version")]
-    NotImplemented(&'static str),
 }
 
 impl From<RpcError> for Status {
@@ -182,10 +179,6 @@ impl RpcError {
             Self::DeadlineExceeded => {
                 Answer::new(Code::DeadlineExceeded, "DEADLINE", "the call's deadline has passed")
             }
-            Self::NotImplemented(what) => {
-                let message = format!("{what} is not served by this version of profilestore");
-                Answer::new(Code::Unimplemented, "NOT_IMPLEMENTED", message)
-            }
         }
     }
 }
@@ -209,6 +202,9 @@ fn store_error(error: StoreError) -> Answer {
         StoreError::InvalidCursor => invalid_page_token(),
         StoreError::InvalidPosition => invalid_resume_token(),
         StoreError::Truncated { .. } => feed_truncated(),
+        StoreError::TooManyHolds { limit } => Answer::new(Code::ResourceExhausted, "OVERLOADED", error.to_string())
+            .with("limit", limit)
+            .retry_after(RETRY_WHEN_UNAVAILABLE),
         StoreError::Overloaded => {
             Answer::new(Code::ResourceExhausted, "OVERLOADED", "too many calls are waiting; repeat a little later")
                 .retry_after(RETRY_WHEN_OVERLOADED)
@@ -275,7 +271,7 @@ fn invalid_resume_token() -> Answer {
 }
 
 fn feed_truncated() -> Answer {
-    let message = "the changes after the resume token are no longer kept; start anew, or at the oldest token";
+    let message = "the changes after the resume token are not kept, or the store was restored since; start anew, or at the oldest token";
     Answer::new(Code::OutOfRange, "FEED_TRUNCATED", message)
 }
 

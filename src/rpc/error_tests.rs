@@ -62,7 +62,6 @@ fn table() -> Vec<(RpcError, Row)> {
         (RpcError::NotFound { id: id() }, Row { metadata: &[ID], ..row(NotFound, "PROFILE_NOT_FOUND") }),
         (RpcError::EtagOfAbsent { id: id(), index: None }, Row { metadata: &[ID], ..row(Aborted, "ETAG_MISMATCH") }),
         (RpcError::DeadlineExceeded, row(DeadlineExceeded, "DEADLINE")),
-        (RpcError::NotImplemented("Backup"), row(Unimplemented, "NOT_IMPLEMENTED")),
         (single(Rejection::NotFound), Row { metadata: &[ID], ..row(NotFound, "PROFILE_NOT_FOUND") }),
         (single(Rejection::AlreadyExists), Row { metadata: &[ID], ..row(AlreadyExists, "PROFILE_EXISTS") }),
         (single(Rejection::EmailInUse), Row { metadata: &[ID], ..row(AlreadyExists, "EMAIL_IN_USE") }),
@@ -131,6 +130,10 @@ fn table() -> Vec<(RpcError, Row)> {
             Row { fields: &["page_token"], ..row(InvalidArgument, "INVALID_PAGE_TOKEN") },
         ),
         (RpcError::Store(StoreError::Overloaded), Row { retry: true, ..row(ResourceExhausted, "OVERLOADED") }),
+        (
+            RpcError::Store(StoreError::TooManyHolds { limit: 9 }),
+            Row { metadata: &[("limit", "9")], retry: true, ..row(ResourceExhausted, "OVERLOADED") },
+        ),
         (RpcError::Store(StoreError::DiskLow), Row { retry: true, ..row(ResourceExhausted, "DISK_LOW") }),
         (RpcError::Store(StoreError::Closed), Row { retry: true, ..row(Unavailable, "DRAINING") }),
         (

@@ -1,7 +1,8 @@
 //! The fast lane: answers the hottest calls from the cache, past the generated services.
 //!
-//! A `GetProfile` without a mask whose profile is in the cache, and a `BatchGetProfiles` without a mask whose
-//! profiles all are, are answered with the cached bytes as they are. Everything else (a miss, an absent
+//! A `GetProfile` without a mask whose profile is in the cache, a `BatchGetProfiles` without a mask whose
+//! profiles all are, and a `QueryProfilesByDomain` whose page is, are answered with the cached bytes as they are.
+//! Everything else (a miss, an absent
 //! profile, a mask, a bad id, a compressed or split or malformed message, a deadline that is over) goes to the
 //! services behind, together with what was read of its body.
 //!
@@ -14,20 +15,23 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, Request, Response, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
 use super::deadline::timeout_of;
-use super::lane_body::{LaneBody, Message, ReplayBody};
+use super::first_piece::{CONTENT_TYPE, FirstPiece, ReplayBody, is_plain};
+use super::lane_body::{LaneBody, Message};
 use super::lane_request;
-use crate::cache::{HotCache, Lookup};
+use crate::cache::{HotCache, LOOK_UP, Lookup, OUTCOME};
+use crate::observe::hot_keys::HotKeys;
+use crate::trace;
 
 const GET_PROFILE: &str = "/profilestore.v1.ProfileService/GetProfile";
 const BATCH_GET_PROFILES: &str = "/profilestore.v1.ProfileService/BatchGetProfiles";
-const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
+const QUERY_PROFILES_BY_DOMAIN: &str = "/profilestore.v1.ProfileService/QueryProfilesByDomain";
 /// A call with less time left than this is not answered here: whether its time is over must be asked of the clock.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(5);
 
@@ -42,6 +46,7 @@ pub struct FastLane<S> {
 struct Lane<S> {
     inner: S,
     cache: Option<Arc<HotCache>>,
+    hot_keys: Arc<HotKeys>,
 }
 
 /// The calls that the lane knows.
@@ -49,18 +54,19 @@ struct Lane<S> {
 enum Call {
     Get,
     BatchGet,
+    Query,
 }
 
 impl<S> FastLane<S> {
-    /// The lane beside a service that answers from a store behind this cache.
-    pub fn new(inner: S, cache: Option<Arc<HotCache>>) -> Self {
-        Self { lane: Arc::new(Lane { inner, cache }) }
+    /// The lane beside a service that answers from a store behind this cache. What it answers it notes in `hot_keys`.
+    pub fn new(inner: S, cache: Option<Arc<HotCache>>, hot_keys: Arc<HotKeys>) -> Self {
+        Self { lane: Arc::new(Lane { inner, cache, hot_keys }) }
     }
 }
 
 impl<S: Clone> Clone for FastLane<S> {
     fn clone(&self) -> Self {
-        Self::new(self.lane.inner.clone(), self.lane.cache.clone())
+        Self::new(self.lane.inner.clone(), self.lane.cache.clone(), self.lane.hot_keys.clone())
     }
 }
 
@@ -68,7 +74,7 @@ impl<S, B, R> Service<Request<B>> for FastLane<S>
 where
     S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
     B: Body<Data = Bytes> + Unpin,
-    R: Body<Data = Bytes>,
+    R: Body<Data: Into<Message>>,
 {
     type Response = Response<LaneBody<R>>;
     type Error = S::Error;
@@ -81,7 +87,9 @@ where
 
     fn call(&mut self, request: Request<B>) -> LaneFuture<S, B> {
         let state = match (&self.lane.cache, eligible(&request)) {
-            (Some(_), Some(call)) => State::Reading { call, lane: self.lane.clone(), request: Some(request) },
+            (Some(_), Some(call)) => {
+                State::Reading { call, lane: self.lane.clone(), request: Some(request.map(FirstPiece::new)) }
+            }
             _ => State::Inner { answer: self.lane.inner.clone().oneshot(request.map(ReplayBody::untouched)) },
         };
         LaneFuture { state }
@@ -93,17 +101,14 @@ fn eligible<B>(request: &Request<B>) -> Option<Call> {
     let call = match request.uri().path() {
         GET_PROFILE => Call::Get,
         BATCH_GET_PROFILES => Call::BatchGet,
+        QUERY_PROFILES_BY_DOMAIN => Call::Query,
         _ => return None,
     };
-    let headers = request.headers();
-    let plain = request.method() == Method::POST
-        && headers.get(header::CONTENT_TYPE) == Some(&CONTENT_TYPE)
-        && !headers.contains_key("grpc-encoding");
-    let in_time = match timeout_of(headers) {
+    let in_time = match timeout_of(request.headers()) {
         Ok(timeout) => timeout.is_none_or(|timeout| timeout >= SHORTEST_TIMEOUT),
         Err(_) => false,
     };
-    (plain && in_time).then_some(call)
+    (in_time && is_plain(request)).then_some(call)
 }
 
 pin_project! {
@@ -125,7 +130,7 @@ pin_project! {
         S: Service<Request<ReplayBody<B>>>,
         B: Body,
     {
-        Reading { call: Call, lane: Arc<Lane<S>>, request: Option<Request<B>> },
+        Reading { call: Call, lane: Arc<Lane<S>>, request: Option<Request<FirstPiece<B>>> },
         Inner {
             #[pin]
             answer: Oneshot<S, Request<ReplayBody<B>>>,
@@ -137,7 +142,7 @@ impl<S, B, R> Future for LaneFuture<S, B>
 where
     S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
     B: Body<Data = Bytes> + Unpin,
-    R: Body<Data = Bytes>,
+    R: Body<Data: Into<Message>>,
 {
     type Output = Result<Response<LaneBody<R>>, S::Error>;
 
@@ -150,24 +155,23 @@ where
                 }
                 StateProjection::Reading { call, lane, request } => {
                     let Some(mut taken) = request.take() else { return Poll::Pending };
-                    let read = match Pin::new(taken.body_mut()).poll_frame(cx) {
+                    let is_single = match taken.body_mut().poll_single(cx) {
                         // A deadline runs only in the service behind, so it is there that the wait is bounded.
                         Poll::Pending if !taken.headers().contains_key("grpc-timeout") => {
                             *request = Some(taken);
                             return Poll::Pending;
                         }
-                        Poll::Pending => None,
-                        Poll::Ready(frame) => Some(frame),
+                        Poll::Pending => false,
+                        Poll::Ready(is_single) => is_single,
                     };
-                    if let Some(Some(Ok(frame))) = &read
-                        && let Some(data) = frame.data_ref()
-                        && taken.body().is_end_stream()
+                    if is_single
+                        && let Some(data) = taken.body().data()
                         && let Some(cache) = &lane.cache
-                        && let Some(message) = answer(*call, cache, data)
+                        && let Some(message) = answer(*call, cache, &lane.hot_keys, data)
                     {
                         return Poll::Ready(Ok(respond(message, data.len())));
                     }
-                    lane.inner.clone().oneshot(taken.map(|body| ReplayBody::after(body, read)))
+                    lane.inner.clone().oneshot(taken.map(FirstPiece::replay))
                 }
             };
             state.set(State::Inner { answer: next });
@@ -176,18 +180,42 @@ where
 }
 
 /// The answer to a request's whole body, if the cache has it.
-fn answer(call: Call, cache: &HotCache, body: &[u8]) -> Option<Message> {
+fn answer(call: Call, cache: &HotCache, hot_keys: &HotKeys, body: &[u8]) -> Option<Message> {
     let message = lane_request::message(body)?;
     match call {
-        Call::Get => match cache.lookup(lane_request::id(message)?) {
-            Lookup::Hit(record) => Message::profile(record.profile()),
-            Lookup::Absent | Lookup::Miss => None,
-        },
-        Call::BatchGet => Message::profiles(&cache.lookup_all(&lane_request::distinct_ids(message)?)?),
+        Call::Get => {
+            let id = lane_request::id(message)?;
+            let look_up = trace::step(LOOK_UP);
+            let found = cache.lookup(id);
+            look_up.end(OUTCOME, found.word());
+            let Lookup::Hit(record) = found else { return None };
+            let message = Message::encoded(record.profile())?;
+            hot_keys.note_id(id);
+            Some(message)
+        }
+        Call::BatchGet => {
+            let ids = lane_request::ids(message)?;
+            let look_up = trace::step(LOOK_UP);
+            let found = cache.lookup_all(&ids);
+            look_up.end(OUTCOME, if found.is_some() { "hit" } else { "miss" });
+            let message = Message::profiles(&found?)?;
+            hot_keys.note_ids(ids.iter().copied());
+            Some(message)
+        }
+        Call::Query => {
+            let look_up = trace::step(LOOK_UP);
+            let found = cache.pages().get(message);
+            look_up.end(OUTCOME, if found.is_some() { "hit" } else { "miss" });
+            let page = found?;
+            let message = Message::encoded(page.answer)?;
+            hot_keys.note_domain(&page.domain);
+            Some(message)
+        }
     }
 }
 
-fn respond<R>(message: Message, answered: usize) -> Response<LaneBody<R>> {
+/// The answer with one message, to a request of so many bytes.
+pub(super) fn respond<R>(message: Message, answered: usize) -> Response<LaneBody<R>> {
     let mut response = Response::new(LaneBody::answer(message, answered));
     let mut headers = HeaderMap::with_capacity(2);
     headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);

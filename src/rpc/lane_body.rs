@@ -1,13 +1,14 @@
-//! The bodies of the fast lane: a request that was looked at already, and an answer of stored bytes.
+//! The answers of the lanes: stored bytes, framed.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::held_answers::Charge;
 use crate::model::Record;
 use crate::model::limits::MAX_PAGE_BYTES;
 
@@ -23,13 +24,15 @@ pub struct Message {
     /// How much of the prefix has been taken.
     taken: u8,
     bytes: Bytes,
+    /// What it is charged while it is held.
+    charge: Option<Charge>,
 }
 
 impl Message {
-    /// A `Profile` that is already encoded. `None` when it is too large for a message.
-    pub fn profile(bytes: Bytes) -> Option<Self> {
+    /// A message that is already encoded. `None` when it is too large for one.
+    pub fn encoded(bytes: Bytes) -> Option<Self> {
         let length = u32::try_from(bytes.len()).ok()?.to_be_bytes();
-        Some(Self { prefix: [0, length[0], length[1], length[2], length[3]], taken: 0, bytes })
+        Some(Self { prefix: [0, length[0], length[1], length[2], length[3]], taken: 0, bytes, charge: None })
     }
 
     /// A `BatchGetProfilesResponse` with these profiles. `None` when it is too large for an answer.
@@ -42,18 +45,18 @@ impl Message {
         if length > MAX_PAGE_BYTES {
             return None;
         }
-        let mut bytes = BytesMut::with_capacity(length);
+        let mut bytes = Vec::with_capacity(length);
         for record in records {
-            bytes.put_u8(PROFILES_TAG);
+            bytes.push(PROFILES_TAG);
             prost::encode_length_delimiter(record.profile_len(), &mut bytes).ok()?;
-            bytes.put_slice(record.profile_bytes());
+            bytes.extend_from_slice(record.profile_bytes());
         }
-        Self::profile(bytes.freeze())
+        Self::encoded(bytes.into())
     }
 
-    /// Bytes that have their prefix already.
-    fn with_prefix(bytes: Bytes) -> Self {
-        Self { prefix: [0; 5], taken: 5, bytes }
+    /// Charges the message for as long as it is held.
+    pub fn charge(&mut self, charge: Charge) {
+        self.charge = Some(charge);
     }
 
     /// The bytes without the prefix. Of what the service behind answered these are all, since they have theirs.
@@ -61,8 +64,20 @@ impl Message {
         &self.bytes
     }
 
+    /// Whether it is one message of a lane, with a prefix of its own.
+    pub fn is_whole(&self) -> bool {
+        self.taken == 0
+    }
+
     fn prefix(&self) -> &[u8] {
         &self.prefix[usize::from(self.taken)..]
+    }
+}
+
+impl From<Bytes> for Message {
+    /// Bytes that have their prefix already.
+    fn from(bytes: Bytes) -> Self {
+        Self { prefix: [0; 5], taken: 5, bytes, charge: None }
     }
 }
 
@@ -121,21 +136,35 @@ impl<R> LaneBody<R> {
         }
     }
 
-    /// What the service behind answered, if the fast lane did not.
-    pub fn inner(&self) -> Option<&R> {
+    /// The bytes of the whole answer, if it is the lane's own.
+    pub fn whole_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Answer { message, .. } => Some(message.as_ref().map_or(0, Message::remaining)),
+            Self::Inner { .. } => None,
+        }
+    }
+
+    /// Whether the lane answered, and not the service behind it.
+    pub fn is_from_the_lane(&self) -> bool {
+        matches!(self, Self::Answer { .. })
+    }
+
+    /// What the service behind answered.
+    pub fn behind(&self) -> Option<&R> {
         match self {
             Self::Answer { .. } => None,
             Self::Inner { body } => Some(body),
         }
     }
+}
 
-    /// Whether the fast lane answered.
-    pub fn is_from_the_lane(&self) -> bool {
-        matches!(self, Self::Answer { .. })
+impl<R: Default> Default for LaneBody<R> {
+    fn default() -> Self {
+        Self::Inner { body: R::default() }
     }
 }
 
-impl<R: Body<Data = Bytes>> Body for LaneBody<R> {
+impl<R: Body<Data: Into<Message>>> Body for LaneBody<R> {
     type Data = Message;
     type Error = R::Error;
 
@@ -151,9 +180,7 @@ impl<R: Body<Data = Bytes>> Body for LaneBody<R> {
                     Some(Ok(Frame::trailers(trailers)))
                 }
             }),
-            LaneBodyProjection::Inner { body } => {
-                body.poll_frame(cx).map_ok(|frame| frame.map_data(Message::with_prefix))
-            }
+            LaneBodyProjection::Inner { body } => body.poll_frame(cx).map_ok(|frame| frame.map_data(Into::into)),
         }
     }
 
@@ -172,54 +199,6 @@ impl<R: Body<Data = Bytes>> Body for LaneBody<R> {
     }
 }
 
-/// What one poll of a body gave.
-type Polled<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
-
-/// A request's body from which a frame may have been read: that frame comes first, then the rest.
-pub struct ReplayBody<B: Body> {
-    /// What the first poll gave; `None` when it has been handed on, or there was no such poll.
-    read: Option<Polled<B>>,
-    rest: B,
-}
-
-impl<B: Body> ReplayBody<B> {
-    /// A body of which nothing was read.
-    pub fn untouched(body: B) -> Self {
-        Self { read: None, rest: body }
-    }
-
-    /// A body of which `read` was read.
-    pub fn after(body: B, read: Option<Polled<B>>) -> Self {
-        Self { read, rest: body }
-    }
-}
-
-impl<B> Body for ReplayBody<B>
-where
-    B: Body + Unpin,
-    B::Data: Unpin,
-    B::Error: Unpin,
-{
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = self.get_mut();
-        match this.read.take() {
-            Some(read) => Poll::Ready(read),
-            None => Pin::new(&mut this.rest).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.read.is_none() && self.rest.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        if self.read.is_some() { SizeHint::default() } else { self.rest.size_hint() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,7 +207,7 @@ mod tests {
     fn a_message_is_its_prefix_and_its_bytes_however_it_is_taken() {
         let whole = b"\0\0\0\0\x04abcd";
         for step in 1..=whole.len() {
-            let mut message = Message::profile(Bytes::from_static(b"abcd")).unwrap();
+            let mut message = Message::encoded(Bytes::from_static(b"abcd")).unwrap();
             let mut taken = Vec::new();
             while message.has_remaining() {
                 let mut slices = [std::io::IoSlice::new(&[]); 2];

@@ -3,7 +3,7 @@
 //! Each function gives `None` for whatever is not the plain form of its request, even if it would be valid: the
 //! generated services read that.
 
-use std::collections::HashSet;
+use bytes::Bytes;
 
 use crate::model::limits::{MAX_BATCH_GET_IDS, MAX_REQUEST_BYTES};
 
@@ -17,24 +17,30 @@ pub fn message(body: &[u8]) -> Option<&[u8]> {
     (prefix[0] == 0 && length == message.len() && length <= MAX_REQUEST_BYTES).then_some(message)
 }
 
+/// The same without a copy, as bytes of its own.
+pub fn shared_message(body: &Bytes) -> Option<Bytes> {
+    let length = message(body)?.len();
+    Some(body.slice(body.len() - length..))
+}
+
 /// The id in a `GetProfileRequest` that has nothing else.
 pub fn id(message: &[u8]) -> Option<&str> {
     let (id, rest) = split_id(message)?;
     rest.is_empty().then_some(id)
 }
 
-/// The ids in a `BatchGetProfilesRequest` that has nothing else, if there are no repeats among them and not too
-/// many.
-pub fn distinct_ids(mut message: &[u8]) -> Option<Vec<&str>> {
+/// The ids in a `BatchGetProfilesRequest` that has nothing else, if they are not too many. There may be repeats
+/// among them.
+pub fn ids(message: &[u8]) -> Option<Vec<&str>> {
     let mut ids = Vec::with_capacity(128);
-    let mut seen = HashSet::with_capacity(128);
-    while !message.is_empty() {
-        let (id, rest) = split_id(message)?;
-        if ids.len() == MAX_BATCH_GET_IDS || !seen.insert(id) {
+    let mut rest = message;
+    while !rest.is_empty() {
+        let (id, behind) = split_id(rest)?;
+        if ids.len() == MAX_BATCH_GET_IDS {
             return None;
         }
         ids.push(id);
-        message = rest;
+        rest = behind;
     }
     (!ids.is_empty()).then_some(ids)
 }
@@ -62,6 +68,7 @@ mod tests {
     fn a_body_is_one_uncompressed_message() {
         assert_eq!(message(b"\0\0\0\0\x02ab"), Some(&b"ab"[..]));
         assert_eq!(message(b"\0\0\0\0\0"), Some(&b""[..]));
+        assert_eq!(shared_message(&Bytes::from_static(b"\0\0\0\0\x02ab")).as_deref(), Some(&b"ab"[..]));
         for other in [&b""[..], b"\0\0\0\0", b"\x01\0\0\0\x02ab", b"\0\0\0\0\x02a", b"\0\0\0\0\x02abc"] {
             assert_eq!(message(other), None, "{other:?}");
         }
@@ -76,17 +83,17 @@ mod tests {
         assert_eq!(id(&[get.encode_to_vec(), get.encode_to_vec()].concat()), None);
         assert_eq!(id(b""), None);
         assert_eq!(id(b"\x0a\x01\xff"), None, "not UTF-8");
-        let ids = |ids: &[&str]| BatchGetProfilesRequest {
+        let request = |ids: &[&str]| BatchGetProfilesRequest {
             ids: ids.iter().map(|id| (*id).into()).collect(),
             read_mask: None,
         };
-        assert_eq!(distinct_ids(&ids(&["b", "a"]).encode_to_vec()), Some(vec!["b", "a"]));
-        assert_eq!(distinct_ids(&ids(&["b", "a", "b"]).encode_to_vec()), None);
-        assert_eq!(distinct_ids(b""), None);
+        assert_eq!(super::ids(&request(&["b", "a"]).encode_to_vec()), Some(vec!["b", "a"]));
+        assert_eq!(super::ids(&request(&["b", "a", "b"]).encode_to_vec()), Some(vec!["b", "a", "b"]));
+        assert_eq!(super::ids(b""), None);
         let names: Vec<_> = (0..=MAX_BATCH_GET_IDS).map(|number| number.to_string()).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
-        assert!(distinct_ids(&ids(&names[1..]).encode_to_vec()).is_some());
-        assert!(distinct_ids(&ids(&names).encode_to_vec()).is_none());
+        assert!(super::ids(&request(&names[1..]).encode_to_vec()).is_some());
+        assert!(super::ids(&request(&names).encode_to_vec()).is_none());
     }
 
     proptest! {
@@ -103,7 +110,7 @@ mod tests {
                 let expected = GetProfileRequest { id: id.into(), read_mask: None };
                 prop_assert_eq!(GetProfileRequest::decode(&bytes[..]).unwrap(), expected);
             }
-            if let Some(ids) = distinct_ids(&bytes) {
+            if let Some(ids) = super::ids(&bytes) {
                 let request = BatchGetProfilesRequest::decode(&bytes[..]).unwrap();
                 prop_assert_eq!(request.read_mask, None);
                 prop_assert_eq!(request.ids, ids);

@@ -2,12 +2,15 @@
 //!
 //! [`profile_service`] answers callers (`reads`, `writes`, `import`, `export`, `watch`, with `request`, `checked_write`
 //! and `page_token` for what they share), [`admin_service`] operators. [`error`] is the one place where a failure becomes a status.
-//! [`deadline`] ends every call at its caller's deadline; `fast_lane` (with `lane_request` and `lane_body`) answers
-//! hot reads past all of that; `observed` and `call_notes` tell an observer what became of each call. [`in_flight`] bounds the bytes of all requests. [`services`] puts all of it together, with health
+//! [`deadline`] ends every call at its caller's deadline; `fast_lane` answers hot reads past all of that, and `call_lane` makes
+//! single writes and queries past tonic's router (with `first_piece`, `lane_request` and `lane_body` for what they share).
+//! `observed` and `call_notes` tell an observer what became of each call. [`in_flight`] bounds the bytes of all requests,
+//! `held_answers` those of all answers. [`services`] puts all of it together, with health
 //! and reflection beside it; how it is served is the server's business.
 
 pub mod admin_service;
 mod backup;
+mod call_lane;
 mod call_notes;
 mod checked_write;
 pub mod codec;
@@ -15,13 +18,19 @@ pub mod deadline;
 pub mod error;
 mod export;
 mod fast_lane;
+mod first_piece;
+mod held_answers;
 mod import;
 pub mod in_flight;
 mod lane_body;
-mod lane_request;
+// Open to the fuzz targets only (tests/fuzz).
+#[doc(hidden)]
+pub mod lane_request;
 mod message_ends;
 mod observed;
-mod page_token;
+// Open to the fuzz targets only (tests/fuzz).
+#[doc(hidden)]
+pub mod page_token;
 pub mod profile_service;
 mod reads;
 mod request;
@@ -35,7 +44,7 @@ mod wire {
     include!(concat!(env!("OUT_DIR"), "/wire/profilestore.v1.rs"));
 }
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
@@ -46,9 +55,12 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::Layer;
 
 use self::admin_service::AdminHandler;
+use self::call_lane::{CallLane, HandlerCalls, LaneCalls};
 use self::call_notes::Noted;
 use self::deadline::{Deadline, DeadlineLayer};
 use self::fast_lane::FastLane;
+pub use self::held_answers::ANSWER_BYTES_HELD;
+use self::held_answers::{HeldAnswers, Holding};
 pub use self::in_flight::REQUEST_BYTES_IN_FLIGHT;
 use self::in_flight::{Charged, InFlight};
 use self::observed::Observed;
@@ -59,20 +71,30 @@ use crate::cache::HotCache;
 use crate::feed::{Feed, MAX_WATCHERS};
 use crate::model::Canonicalization;
 use crate::model::limits::MAX_REQUEST_BYTES;
-use crate::observe::Observer;
+use crate::observe::hot_keys::HotKeys;
+use crate::observe::{Calls, Observer};
 use crate::store::Store;
 
 /// The names under which health is reported: the server as a whole, and each service.
 const HEALTH_NAMES: [&str; 3] = ["", profile_service_server::SERVICE_NAME, admin_service_server::SERVICE_NAME];
 
+/// All services with what stands around them, from the connection inwards: who is told, what is held, the lane of the
+/// hot reads, the notes, the bounds on requests, the deadlines, the lane of single calls.
+pub type Stack = Observed<Holding<FastLane<Noted<Charged<Deadline<CallLane<Routes>>>>>>>;
+
 /// All services, ready to be served.
 #[derive(Clone)]
 pub struct Services {
     routes: Routes,
+    calls: Arc<dyn LaneCalls>,
     health: HealthReporter,
     cache: Option<Arc<HotCache>>,
     in_flight: Arc<InFlight>,
+    hot_keys: Arc<HotKeys>,
     observer: Arc<Observer>,
+    held: Arc<HeldAnswers>,
+    /// Those of the observer, for GetStatus.
+    observed_calls: Arc<OnceLock<Arc<Calls>>>,
     /// Ends the watches.
     watches_end: CancellationToken,
 }
@@ -96,12 +118,22 @@ pub async fn services_with_feed<S: Store>(
     settings: Canonicalization,
 ) -> Result<Services, tonic_reflection::server::Error> {
     let watches_end = feed.closing().clone();
-    let profiles = ProfileServiceServer::new(ProfileHandler::new(store.clone(), feed.clone(), settings))
+    let hot_keys = Arc::new(HotKeys::new(std::thread::available_parallelism().map_or(1, usize::from)));
+    let handler = Arc::new(ProfileHandler::new(store.clone(), feed.clone(), settings, hot_keys.clone()));
+    let calls = Arc::new(HandlerCalls::new(handler.clone(), cache.clone()));
+    let profiles = ProfileServiceServer::from_arc(handler)
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let admin = AdminServiceServer::new(AdminHandler::new(store, feed, cache.clone()))
-        .accept_compressed(CompressionEncoding::Gzip)
-        .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let observed_calls = Arc::new(OnceLock::new());
+    let admin = AdminServiceServer::new(AdminHandler::new(
+        store,
+        feed,
+        cache.clone(),
+        hot_keys.clone(),
+        observed_calls.clone(),
+    ))
+    .accept_compressed(CompressionEncoding::Gzip)
+    .max_decoding_message_size(MAX_REQUEST_BYTES);
     let health = HealthReporter::new();
     let routes = Routes::new(profiles)
         .add_service(admin)
@@ -110,8 +142,10 @@ pub async fn services_with_feed<S: Store>(
         .add_service(reflection().build_v1alpha()?)
         .prepare();
     let in_flight = InFlight::new(REQUEST_BYTES_IN_FLIGHT);
+    let held = HeldAnswers::new(ANSWER_BYTES_HELD);
     let observer = Arc::default();
-    let services = Services { routes, health, cache, in_flight, observer, watches_end };
+    let services =
+        Services { routes, calls, health, cache, in_flight, hot_keys, held, observer, observed_calls, watches_end };
     services.set_health(ServingStatus::Serving).await;
     Ok(services)
 }
@@ -122,25 +156,48 @@ impl Services {
         Self { in_flight: InFlight::new(limit), ..self }
     }
 
+    /// The same services with another bound on the bytes of all answers that are held.
+    pub fn with_answer_bytes_held(self, limit: usize) -> Self {
+        Self { held: HeldAnswers::new(limit), ..self }
+    }
+
     /// The same services, with an observer who is told about their calls.
     pub fn with_observer(self, observer: Arc<Observer>) -> Self {
+        if let Some(calls) = observer.calls() {
+            // Only the first observer's calls are told; a server has one.
+            let _ = self.observed_calls.set(calls.clone());
+        }
         Self { observer, ..self }
     }
 
-    /// The services with their deadlines and bounds, the fast lane and their observer, as one service to serve.
-    pub fn stack(&self) -> Observed<FastLane<Noted<Charged<Deadline<Routes>>>>> {
-        let noted = Noted::new(self.generated(), self.observer.clone());
-        Observed::new(FastLane::new(noted, self.cache.clone()), self.observer.clone())
+    /// The services with their deadlines and bounds, both lanes and their observer, as one service to serve.
+    pub fn stack(&self) -> Stack {
+        let lane = CallLane::new(self.routes.clone(), self.calls.clone());
+        let charged = Charged::new(DeadlineLayer.layer(lane), self.in_flight.clone());
+        let noted = Noted::new(charged, self.observer.clone());
+        let holding =
+            Holding::new(FastLane::new(noted, self.cache.clone(), self.hot_keys.clone()), self.held.clone());
+        Observed::new(holding, self.observer.clone())
     }
 
-    /// The same without the fast lane, and unobserved.
+    /// The same without the lanes, and unobserved.
     pub fn generated(&self) -> Charged<Deadline<Routes>> {
         Charged::new(DeadlineLayer.layer(self.routes.clone()), self.in_flight.clone())
+    }
+
+    /// What is read most.
+    pub fn hot_keys(&self) -> &Arc<HotKeys> {
+        &self.hot_keys
     }
 
     /// The bytes of the requests that are in flight now.
     pub fn request_bytes_in_flight(&self) -> usize {
         self.in_flight.bytes()
+    }
+
+    /// The bytes of the answers that are held now.
+    pub fn answer_bytes_held(&self) -> usize {
+        self.held.bytes()
     }
 
     /// Reports to health checks that no more calls are wanted here.

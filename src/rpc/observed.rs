@@ -12,16 +12,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::Buf;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::call_notes::{CallNotes, NotedBody};
-use super::lane_body::{LaneBody, Message};
+use super::held_answers::HeldBody;
+use super::lane_body::Message;
 use super::message_ends::MessageEnds;
-use crate::observe::{Code, EndedCall, Method, Observer, Traffic};
+use crate::observe::traces::{Attached, CallTrace};
+use crate::observe::{Code, EndedCall, Method, Observer, Origin, Traffic};
 use crate::store::AnswerSource;
 
 const GRPC_STATUS: &str = "grpc-status";
@@ -48,8 +50,8 @@ impl<S: Clone> Clone for Observed<S> {
 
 impl<S, B, R> Service<Request<B>> for Observed<S>
 where
-    S: Service<Request<B>, Response = Response<LaneBody<NotedBody<R>>>>,
-    R: Body<Data = Bytes>,
+    S: Service<Request<B>, Response = Response<HeldBody<NotedBody<R>>>>,
+    R: Body<Data: Into<Message>, Error: Unpin> + Unpin,
 {
     type Response = Response<ObservedBody<R>>;
     type Error = S::Error;
@@ -72,6 +74,9 @@ struct Running {
     started: Instant,
     sent: Traffic,
     notes: Option<Arc<CallNotes>>,
+    origin: Origin,
+    /// There if the call's trace is recorded.
+    trace: Option<Box<CallTrace>>,
     ended: bool,
 }
 
@@ -79,12 +84,15 @@ impl Running {
     fn begin<B>(observer: &Arc<Observer>, request: &Request<B>) -> Self {
         let method = Method::of_path(request.uri().path());
         observer.begun(method);
+        let trace = CallTrace::begin(method, request.headers());
         Self {
             observer: observer.clone(),
             method,
             started: Instant::now(),
             sent: Traffic::default(),
             notes: None,
+            origin: Origin::of(request.headers(), trace.as_ref().map(|trace| trace.id())),
+            trace,
             ended: false,
         }
     }
@@ -98,13 +106,28 @@ impl Running {
             received: self.notes.as_ref().map_or(Traffic::default(), |notes| notes.received()),
             sent: self.sent,
             source: self.notes.as_ref().and_then(|notes| notes.source()),
+            origin: self.origin.clone(),
+        }
+    }
+
+    /// While the guard is there, what is done on this thread belongs to the call's trace.
+    fn attach(running: &Option<Self>) -> Option<Attached> {
+        Some(running.as_ref()?.trace.as_ref()?.attach())
+    }
+
+    /// The span ends first, so that whoever is told of the call can find it.
+    fn end_trace(&self, call: &EndedCall) {
+        if let Some(trace) = &self.trace {
+            trace.end(call);
         }
     }
 
     /// Ends with a code, unless it has ended already.
     fn end(&mut self, code: Code) {
         if !std::mem::replace(&mut self.ended, true) {
-            self.observer.ended(&self.as_ended(code));
+            let call = self.as_ended(code);
+            self.end_trace(&call);
+            self.observer.ended(&call);
         }
     }
 
@@ -114,6 +137,7 @@ impl Running {
         self.ended = true;
         let source = Some(AnswerSource::Cache);
         let call = EndedCall { received: one(received), sent: one(sent), source, ..self.as_ended(Code::OK) };
+        self.end_trace(&call);
         self.observer.answered(&call);
     }
 
@@ -145,14 +169,18 @@ pin_project! {
 
 impl<F, R, E> Future for ObservedFuture<F>
 where
-    F: Future<Output = Result<Response<LaneBody<NotedBody<R>>>, E>>,
-    R: Body<Data = Bytes>,
+    F: Future<Output = Result<Response<HeldBody<NotedBody<R>>>, E>>,
+    R: Body<Data: Into<Message>, Error: Unpin> + Unpin,
 {
     type Output = Result<Response<ObservedBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = match ready!(this.call.poll(cx)) {
+        let polled = {
+            let _attached = Running::attach(this.running);
+            this.call.poll(cx)
+        };
+        let response = match ready!(polled) {
             Ok(response) => response,
             Err(error) => {
                 this.running.take().into_iter().for_each(|mut running| running.end(Code::UNKNOWN));
@@ -166,7 +194,7 @@ where
             running.end_in_the_lane(received, sent);
             return Poll::Ready(Ok(response.map(ObservedBody::unobserved)));
         }
-        running.notes = response.body().inner().map(|body| body.notes().clone());
+        running.notes = response.body().behind().map(|body| body.notes().clone());
         match code_in(response.headers()) {
             // The head is all of the answer.
             Some(code) => running.end(code),
@@ -180,18 +208,23 @@ where
 
 pin_project! {
     /// The body of an answer, watched to its end.
-    pub struct ObservedBody<R> {
+    pub struct ObservedBody<R: Body> {
         #[pin]
-        body: LaneBody<NotedBody<R>>,
+        body: HeldBody<NotedBody<R>>,
         // `None` when the call has ended.
         running: Option<Running>,
         ends: MessageEnds,
     }
 }
 
-impl<R> ObservedBody<R> {
-    fn unobserved(body: LaneBody<NotedBody<R>>) -> Self {
+impl<R: Body> ObservedBody<R> {
+    fn unobserved(body: HeldBody<NotedBody<R>>) -> Self {
         Self { body, running: None, ends: MessageEnds::default() }
+    }
+
+    /// What the service behind the fast lane answered.
+    pub fn behind(&self) -> Option<&R> {
+        self.body.behind().map(NotedBody::inner)
     }
 
     /// Whether the fast lane answered.
@@ -200,19 +233,26 @@ impl<R> ObservedBody<R> {
     }
 }
 
-impl<R: Body<Data = Bytes>> Body for ObservedBody<R> {
+impl<R> Body for ObservedBody<R>
+where
+    R: Body<Data: Into<Message>, Error: Unpin> + Unpin,
+{
     type Data = Message;
     type Error = R::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Message>, R::Error>>> {
         let this = self.project();
-        let frame = ready!(this.body.poll_frame(cx));
+        let polled = {
+            let _attached = Running::attach(this.running);
+            this.body.poll_frame(cx)
+        };
+        let frame = ready!(polled);
         if let Some(running) = this.running {
             let code = match &frame {
                 Some(Ok(frame)) => match (frame.data_ref(), frame.trailers_ref()) {
                     (Some(message), _) => {
-                        let data = message.plain();
-                        running.send(Traffic { bytes: data.len() as u64, messages: this.ends.follow(data) as u64 });
+                        let messages = if message.is_whole() { 1 } else { this.ends.follow(message.plain()) };
+                        running.send(Traffic { bytes: message.remaining() as u64, messages: messages as u64 });
                         None
                     }
                     (None, Some(trailers)) => Some(code_in(trailers).unwrap_or(Code::UNKNOWN)),

@@ -15,6 +15,7 @@ use super::wire;
 use super::wire::profile_service_server::ProfileService;
 use crate::feed::Feed;
 use crate::model::Canonicalization;
+use crate::observe::hot_keys::HotKeys;
 use crate::pb;
 use crate::store::Store;
 
@@ -24,12 +25,15 @@ pub struct ProfileHandler<S> {
     feed: Arc<Feed<S>>,
     /// How addresses become canonical; the store's index was built with the same.
     pub(super) settings: Canonicalization,
+    /// Where reads are noted.
+    pub(super) hot_keys: Arc<HotKeys>,
 }
 
 impl<S: Store> ProfileHandler<S> {
-    /// A handler over a store whose index was built with `settings`, and the feed of its changes.
-    pub fn new(store: Arc<S>, feed: Arc<Feed<S>>, settings: Canonicalization) -> Self {
-        Self { store, feed, settings }
+    /// A handler over a store whose index was built with `settings`, and the feed of its changes; it notes what is read
+    /// in `hot_keys`.
+    pub fn new(store: Arc<S>, feed: Arc<Feed<S>>, settings: Canonicalization, hot_keys: Arc<HotKeys>) -> Self {
+        Self { store, feed, settings, hot_keys }
     }
 }
 

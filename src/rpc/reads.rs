@@ -14,6 +14,7 @@ use super::page_token::{CallFingerprint, PageToken};
 use super::profile_service::ProfileHandler;
 use super::request::{Paging, fingerprint, to_int64};
 use super::wire;
+use crate::cache::HotCache;
 use crate::model::limits::{MAX_BATCH_GET_IDS, MAX_PAGE_BYTES};
 use crate::model::{Domain, Email, ProfileId, ReadMask, Record, Violations};
 use crate::pb;
@@ -33,6 +34,7 @@ impl<S: Store> ProfileHandler<S> {
         let id = violations.check(ProfileId::parse(&request.id, "id"));
         let mask = violations.check(ReadMask::parse(request.read_mask.as_ref(), "read_mask"));
         let (Some(id), Some(mask)) = (id, mask) else { return Err(violations.into()) };
+        self.hot_keys.note_id(id.as_str());
         match self.store.get(&id).await? {
             Some(record) => render(&record, &mask).map(EncodedProfile),
             None => Err(RpcError::NotFound { id }),
@@ -47,6 +49,7 @@ impl<S: Store> ProfileHandler<S> {
         let ids = violations.check(distinct_ids(&request.ids));
         let mask = violations.check(ReadMask::parse(request.read_mask.as_ref(), "read_mask"));
         let (Some(ids), Some(mask)) = (ids, mask) else { return Err(violations.into()) };
+        self.hot_keys.note_ids(ids.iter().map(ProfileId::as_str));
         let records = self.store.get_many(&ids).await?;
         let mut response = wire::BatchGetProfilesResponse::default();
         for (id, record) in ids.iter().zip(records) {
@@ -80,10 +83,37 @@ impl<S: Store> ProfileHandler<S> {
         &self,
         request: pb::QueryProfilesByDomainRequest,
     ) -> Result<ProfilePage, RpcError> {
-        let scope =
-            Domain::parse(&request.domain, "domain").map(|domain| Scope::domain(&domain, request.include_subdomains));
+        let domain = Domain::parse(&request.domain, "domain");
+        let scope = queried_scope(domain.as_ref(), request.include_subdomains);
         let paging = Paging { page_size: request.page_size, page_token: request.page_token };
-        self.page("QueryProfilesByDomain", scope, paging, request.read_mask).await
+        let page = self.page("QueryProfilesByDomain", scope, paging, request.read_mask).await?;
+        if let Ok(domain) = &domain {
+            self.hot_keys.note_domain(domain.as_str());
+        }
+        Ok(page)
+    }
+
+    /// The same with the answer encoded; `message` is the request as it was sent, under which the cache keeps it.
+    pub(super) async fn encoded_query(
+        &self,
+        message: Bytes,
+        request: pb::QueryProfilesByDomainRequest,
+        cache: Option<&HotCache>,
+    ) -> Result<Bytes, RpcError> {
+        let domain = Domain::parse(&request.domain, "domain");
+        let scope = queried_scope(domain.as_ref(), request.include_subdomains);
+        let ticket = cache.zip(scope.as_ref().ok()).and_then(|(cache, scope)| cache.pages().ticket(scope));
+        let paging = Paging { page_size: request.page_size, page_token: request.page_token };
+        let page = self.page("QueryProfilesByDomain", scope, paging, request.read_mask).await?;
+        let ProfilePage { profiles, next_page_token } = page;
+        let answer: Bytes = wire::QueryProfilesByDomainResponse { profiles, next_page_token }.encode_to_vec().into();
+        if let Ok(domain) = &domain {
+            self.hot_keys.note_domain(domain.as_str());
+            if let (Some(cache), Some(ticket)) = (cache, ticket) {
+                cache.pages().fill(&message, ticket, domain, &answer);
+            }
+        }
+        Ok(answer)
     }
 
     pub(super) async fn count(
@@ -152,6 +182,10 @@ impl<S: Store> ProfileHandler<S> {
             next_page_token: page.next.map(|next| PageToken::new(call, next).encode()).unwrap_or_default(),
         })
     }
+}
+
+fn queried_scope(domain: Result<&Domain, &Violations>, include_subdomains: bool) -> Result<Scope, Violations> {
+    domain.map(|domain| Scope::domain(domain, include_subdomains)).map_err(Violations::clone)
 }
 
 /// The profile as it is sent: as it is stored, or decoded to select the fields of a mask.

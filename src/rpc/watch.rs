@@ -155,7 +155,12 @@ impl<S: Store> Watch<S> {
                     self.over = true;
                     return Ok(self.response(None));
                 }
-                Step::UpToDate => self.wait().await,
+                // What is sent after a wait has the token of the place behind it.
+                Step::UpToDate if self.sent.elapsed() < HEARTBEAT => {
+                    self.wait().await;
+                    continue;
+                }
+                Step::UpToDate => {}
             }
             if self.sent.elapsed() >= HEARTBEAT {
                 return Ok(self.response(None));

@@ -5,17 +5,23 @@
 //! own, so that a busy server can still be probed, and there [`metrics`] shows what all floors know.
 
 pub mod admin;
+mod log_filter;
 pub mod metrics;
 mod observe_settings;
 pub mod open_files;
+mod otel_variables;
+mod publish_settings;
+pub mod publishing;
 mod run;
 pub mod sample;
 pub mod serving;
 mod settings;
 pub mod stack;
+mod status_page;
 mod store_settings;
 
 pub use observe_settings::ObserveSettings;
+pub use publish_settings::{BrokerUrl, PublishSettings};
 pub use run::{ServeError, Server};
 pub use settings::{
     CacheSettings, EmailSettings, LimitSettings, LogFormat, LogSettings, ServerSettings, Settings, SettingsError,

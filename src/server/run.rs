@@ -5,21 +5,29 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::admin::{self, Admin};
+use super::log_filter;
 use super::metrics::{self, Metrics, Sources};
 use super::open_files;
+use super::otel_variables;
+use super::publishing::{self, Publishing};
 use super::sample;
 use super::serving::{self, ServingFigures, ServingLimits};
 use super::settings::Settings;
 use super::stack::{self, ServerStore};
+use super::status_page;
 use crate::engine::sled::OpenError;
 use crate::feed::Feed;
-use crate::observe::{Calls, Observer};
+use crate::observe::slowest_calls::SlowestCalls;
+use crate::observe::traces::{Exporter, TraceError};
+use crate::observe::{Calls, Observer, SlowCalls};
 use crate::rpc;
 use crate::store::{Store, StoreError, StoreState};
+
+/// How long a shutdown waits at most for the collector to take the last traces.
+const LAST_TRACES: Duration = Duration::from_secs(2);
 
 /// Why a server cannot start or has to stop.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +48,12 @@ pub enum ServeError {
     /// A thread or a service cannot be started.
     #[error("the server cannot be started: {0}")]
     Start(String),
+    /// The publisher's place in the log cannot be taken.
+    #[error("the publisher cannot be started: {0}")]
+    Publisher(StoreError),
+    /// Traces cannot be exported as the settings say.
+    #[error(transparent)]
+    Traces(#[from] TraceError),
     /// The sample cannot be loaded.
     #[error("the sample profiles cannot be loaded: {0}")]
     Sample(StoreError),
@@ -58,14 +72,18 @@ pub enum ServeError {
 pub struct Server {
     store: Arc<ServerStore>,
     services: rpc::Services,
+    traces: Option<Exporter>,
     grpc: tokio::net::TcpListener,
     grpc_address: SocketAddr,
     admin: Admin,
+    publishing: Publishing,
     limits: ServingLimits,
     figures: Arc<ServingFigures>,
     drain_delay: Duration,
     /// No more calls are wanted.
     unready: CancellationToken,
+    /// Ends the reading of figures for the status page.
+    _figures_end: DropGuard,
 }
 
 impl Server {
@@ -81,6 +99,7 @@ impl Server {
         let start = |error: io::Error| ServeError::Start(error.to_string());
 
         let store = Arc::new(stack::open(settings).await?);
+        let publishing = publishing::start(&store, &settings.publish).await?;
         if let Some(count) = sample {
             load_sample(&store, settings, count).await?;
         }
@@ -90,9 +109,10 @@ impl Server {
         let services = rpc::services_with_feed(store.clone(), feed.clone(), Some(cache), canonicalization)
             .await
             .map_err(|error| ServeError::Start(error.to_string()))?
-            .with_request_bytes_in_flight(settings.limits.request_bytes_in_flight);
+            .with_request_bytes_in_flight(settings.limits.request_bytes_in_flight)
+            .with_answer_bytes_held(settings.limits.answer_bytes_held);
         let figures = Arc::<ServingFigures>::default();
-        let (mut observer, mut routes) = (Observer::new(), Router::new());
+        let (mut observer, mut routes) = (Observer::new(), log_filter::routes());
         if settings.observe.metrics {
             let calls = Calls::new();
             observer = observer.with_calls(calls.clone());
@@ -100,11 +120,36 @@ impl Server {
                 calls,
                 services: services.clone(),
                 store: store.clone(),
-                feed,
+                feed: feed.clone(),
                 serving: figures.clone(),
                 main: tokio::runtime::Handle::current().metrics(),
                 limits: settings.limits.clone(),
+                publisher: publishing.figures().cloned(),
             })));
+        }
+        let figures_end = CancellationToken::new();
+        if settings.observe.status_page {
+            let slow = Arc::new(SlowestCalls::new());
+            observer = observer.with_sink(slow.clone());
+            let sources = status_page::Sources {
+                store: store.clone(),
+                commits: Box::new({
+                    let store = store.clone();
+                    move || stack::commit_figures(&store)
+                }),
+                cache: store.cache().clone(),
+                feed,
+                calls: observer.calls().cloned(),
+                hot_keys: services.hot_keys().clone(),
+                slow,
+                draining: unready.clone(),
+                whole_ids: settings.observe.status_page_ids,
+            };
+            routes = routes.merge(status_page::routes(sources, figures_end.clone()));
+        }
+        observer = observer.with_sink(Arc::new(SlowCalls::new(settings.observe.slow_request)));
+        for variable in otel_variables::standard().unusable {
+            tracing::warn!(variable, "a variable of OpenTelemetry has a value that cannot be used here");
         }
         let services = services.with_observer(Arc::new(observer));
         Ok(Self {
@@ -112,11 +157,14 @@ impl Server {
             admin: admin::start(admin, store.clone(), unready.clone(), routes).map_err(start)?,
             store,
             services,
+            traces: settings.observe.traces().map(|options| Exporter::start(&options)).transpose()?,
             grpc,
+            publishing,
             limits: settings.serving_limits(),
             figures,
             drain_delay: settings.server.drain_delay,
             unready,
+            _figures_end: figures_end.drop_guard(),
         })
     }
 
@@ -175,11 +223,17 @@ impl Server {
         }
         self.admin.stop();
         if let Some(cause) = failed {
-            // The store stays as it is: closing it would touch what has failed.
+            // The publisher ends with the process. The store stays as it is: closing it would touch what has failed.
             std::mem::forget(self.store);
             return Err(ServeError::StoreFailed { cause });
         }
-        self.store.close().await.map_err(ServeError::Close)
+        self.publishing.stop().await;
+        let closed = self.store.close().await.map_err(ServeError::Close);
+        if let Some(traces) = self.traces {
+            // An error means a panic, which has been logged.
+            let _ = tokio::task::spawn_blocking(move || traces.stop(LAST_TRACES)).await;
+        }
+        closed
     }
 }
 

@@ -11,6 +11,8 @@ use config::{Config, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
 use super::observe_settings::ObserveSettings;
+use super::otel_variables;
+use super::publish_settings::PublishSettings;
 use super::serving::ServingLimits;
 use super::store_settings::StoreSettings;
 use crate::feed::MAX_WATCHERS;
@@ -34,6 +36,8 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// Bounds on what callers can ask for.
     pub limits: LimitSettings,
+    /// The publisher to a message queue.
+    pub publish: PublishSettings,
     /// The log.
     pub log: LogSettings,
     /// What the server tells about itself.
@@ -111,6 +115,8 @@ pub struct CacheSettings {
     /// How long an absence stays at most.
     #[serde(with = "humantime_serde")]
     pub negative_ttl: Duration,
+    /// The most bytes of answers to queries by domain.
+    pub page_bytes: u64,
 }
 
 impl Default for CacheSettings {
@@ -121,6 +127,7 @@ impl Default for CacheSettings {
             ttl: Duration::from_secs(300),
             negative_entries: 65_536,
             negative_ttl: Duration::from_secs(5),
+            page_bytes: 32 * MIB,
         }
     }
 }
@@ -137,6 +144,8 @@ pub struct LimitSettings {
     pub header_bytes: u32,
     /// The most bytes of all requests that are being read or answered; what comes on top of it is refused.
     pub request_bytes_in_flight: usize,
+    /// The most bytes of all answers that clients have not taken yet; reads on top of it are refused.
+    pub answer_bytes_held: usize,
     /// The most calls of one connection that were reset before they were begun; with more it is closed.
     pub pending_resets: usize,
     /// How long a client may take to send what begins an HTTP/2 connection.
@@ -166,6 +175,7 @@ impl Default for LimitSettings {
             streams_per_connection: serving.streams_per_connection,
             header_bytes: serving.header_bytes,
             request_bytes_in_flight: rpc::REQUEST_BYTES_IN_FLIGHT,
+            answer_bytes_held: rpc::ANSWER_BYTES_HELD,
             pending_resets: serving.pending_resets,
             handshake_timeout: serving.handshake_timeout,
             keepalive_interval: serving.keepalive_interval,
@@ -190,6 +200,10 @@ impl LimitSettings {
         require(
             self.request_bytes_in_flight >= MAX_REQUEST_BYTES,
             "limits.request_bytes_in_flight must be at least 4194304, the largest request",
+        );
+        require(
+            self.answer_bytes_held >= MAX_REQUEST_BYTES,
+            "limits.answer_bytes_held must be at least 4194304, more than the largest answer",
         );
         require((1..=10_000).contains(&self.pending_resets), "limits.pending_resets must be 1 to 10000");
         require(seconds(1, 600).contains(&self.handshake_timeout), "limits.handshake_timeout must be 1s to 10m");
@@ -270,6 +284,11 @@ impl Settings {
     /// command line: a dotted key and a value each.
     pub fn load(file: Option<&Path>, overrides: &[(&str, String)]) -> Result<Self, SettingsError> {
         let mut builder = Config::builder().add_source(Config::try_from(&Self::default())?);
+        let mut standard = Config::builder();
+        for (key, value) in otel_variables::standard().settings {
+            standard = standard.set_override(key, value)?;
+        }
+        builder = builder.add_source(standard.build()?);
         if let Some(file) = file {
             builder = builder.add_source(File::from(file).format(FileFormat::Toml).required(true));
         }
@@ -311,6 +330,8 @@ impl Settings {
         );
         require(!self.cache.negative_ttl.is_zero(), "cache.negative_ttl must be longer than 0s");
         self.limits.check(&mut require);
+        self.publish.check(&mut require);
+        self.observe.check(&mut require);
         if let Err(error) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
             require(false, &format!("log.filter cannot be read: {error}"));
         }

@@ -7,6 +7,7 @@ use crate::cache::{CacheOptions, CachedStore, HotCache};
 use crate::engine::EngineRules;
 use crate::engine::commit_log::Retention;
 use crate::engine::sled::{OpenError, QueueBounds, SledOptions, SledStore, SnapshotPolicy, SpaceBounds};
+use crate::figures::Distribution;
 use crate::store::Clock;
 
 /// The store that the server serves.
@@ -27,6 +28,7 @@ pub fn sled_options(settings: &Settings) -> SledOptions {
             after_log_bytes: settings.store.snapshot_after_bytes,
             retention: Retention { age: settings.store.log_keep_age, bytes: settings.store.log_keep_bytes },
         },
+        held_log_bytes: settings.store.held_log_bytes,
         // Whole segments go: where little is to be kept, they are small.
         log_segment_bytes: (settings.store.snapshot_after_bytes / 16).clamp(64 * 1024, 64 * 1024 * 1024),
         space: SpaceBounds {
@@ -45,7 +47,14 @@ pub async fn open(settings: &Settings) -> Result<ServerStore, OpenError> {
         ttl: settings.cache.ttl,
         negative_entries: settings.cache.negative_entries,
         negative_ttl: settings.cache.negative_ttl,
+        page_bytes: settings.cache.page_bytes as usize,
     }));
     let sled = SledStore::open(sled_options(settings), cache.clone()).await?;
     Ok(CachedStore::new(sled, cache))
+}
+
+/// What the committer counts: the writes in each group, and how long groups took to be written to the log and synced.
+pub fn commit_figures(store: &ServerStore) -> (Distribution, Distribution) {
+    let figures = store.inner().figures();
+    (figures.group_writes(), figures.log_appends())
 }

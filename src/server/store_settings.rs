@@ -32,6 +32,8 @@ pub struct StoreSettings {
     pub log_keep_age: Duration,
     /// Changes with more bytes of log behind them than this may leave the log too, however young they are.
     pub log_keep_bytes: u64,
+    /// Changes that a follower holds stay in the log beyond that, but may leave it with more bytes of log behind them than this.
+    pub held_log_bytes: u64,
     /// With fewer free bytes on the disk writes are refused.
     pub min_free_bytes: u64,
     /// The size of a file that is given up to open the store when the disk is full; 0: none.
@@ -55,6 +57,7 @@ impl Default for StoreSettings {
             snapshot_after_bytes: 1024 * MIB,
             log_keep_age: Duration::from_secs(24 * 3600),
             log_keep_bytes: 1024 * MIB,
+            held_log_bytes: 4 * 1024 * MIB,
             min_free_bytes: 256 * MIB,
             ballast_bytes: 128 * MIB,
             sync_timeout: Duration::from_secs(30),
@@ -76,6 +79,7 @@ impl StoreSettings {
             self.log_keep_age >= Duration::from_secs(600),
             "store.log_keep_age must be at least 10m, for which request ids are remembered",
         );
+        require(self.held_log_bytes >= MIB, "store.held_log_bytes must be at least 1048576");
         require(
             self.ballast_bytes == 0 || (MIB..=64 * 1024 * MIB).contains(&self.ballast_bytes),
             "store.ballast_bytes must be 0 or 1048576 to 68719476736",

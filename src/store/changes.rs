@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use crate::model::{CommitTime, IndexKey, ProfileId, Record};
+use crate::trace::TraceParent;
 
 /// A place in the order of a store's changes. Opaque: only the engine that made it can read it; others may ask
 /// whether two are the same.
@@ -83,6 +84,8 @@ pub struct CommittedChange {
     pub record: Option<Record>,
     /// The index key before the change, when it was another one; `None` when it was the same or there was none.
     pub previous_index_key: Option<IndexKey>,
+    /// The span that made the change, if its trace is recorded.
+    pub trace: Option<TraceParent>,
 }
 
 impl CommittedChange {

@@ -1,6 +1,7 @@
 //! What is committed at once, and what makes its repetition harmless.
 
 use crate::model::{Outcome, ProfileId, Rejection, Write};
+use crate::trace::{self, TraceParent};
 
 /// How the writes of one commit belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,20 +21,22 @@ pub struct Commit {
     pub mode: CommitMode,
     /// By what a repetition is known; `None` when the caller takes care of that.
     pub request: Option<RequestMark>,
+    /// The span that wants it, if its trace is recorded; it goes with the changes.
+    pub trace: Option<TraceParent>,
 }
 
 /// What became of the writes of one commit, in order.
 pub type Outcomes = Vec<Result<Outcome, Rejection>>;
 
 impl Commit {
-    /// All or nothing.
+    /// All or nothing, for the call that goes on here.
     pub fn all(writes: Vec<Write>) -> Self {
-        Self { writes, mode: CommitMode::All, request: None }
+        Self { writes, mode: CommitMode::All, request: None, trace: trace::current() }
     }
 
-    /// Each by itself.
+    /// Each by itself, for the call that goes on here.
     pub fn each(writes: Vec<Write>) -> Self {
-        Self { writes, mode: CommitMode::Each, request: None }
+        Self { writes, mode: CommitMode::Each, request: None, trace: trace::current() }
     }
 
     /// The same, known by a mark.

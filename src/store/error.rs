@@ -48,6 +48,12 @@ pub enum StoreError {
         /// The oldest position that is still good.
         oldest: Position,
     },
+    /// There are as many holds as there may be.
+    #[error("there are {limit} holds already")]
+    TooManyHolds {
+        /// The bound.
+        limit: usize,
+    },
     /// Too much is waiting already. The call had no effect and may be repeated a little later.
     #[error("too many calls are waiting")]
     Overloaded,

@@ -9,6 +9,7 @@ mod changes;
 mod clock;
 mod commit;
 mod error;
+mod hold;
 mod observer;
 mod page;
 pub mod source;
@@ -23,6 +24,7 @@ pub use changes::{ChangeBounds, ChangePage, CommittedChange, Position};
 pub use clock::Clock;
 pub use commit::{Commit, CommitMode, Outcomes, RequestId, RequestMark};
 pub use error::{Corruption, StoreError};
+pub use hold::{Hold, HoldName, MAX_HOLDS};
 pub use observer::{CommitObserver, NoObserver};
 pub use page::{Cursor, DomainCount, DomainOrder, DomainPage, Page, PageBounds, Scope};
 pub use source::AnswerSource;
@@ -171,6 +173,28 @@ pub trait Store: Send + Sync + 'static {
 
     /// The oldest position that [`changes_after`](Store::changes_after) still goes on from.
     fn oldest_position(&self) -> impl Future<Output = Result<Position, StoreError>> + Send;
+
+    /// Keeps the changes after a position for somebody who must not be overtaken, under a name: however old they
+    /// become, they are not trimmed while the name holds them. A name holds one position; to hold another one moves
+    /// it, forwards or back.
+    ///
+    /// When the call returns `Ok` the hold is durable, as a commit is, and holds over restarts until it is moved or
+    /// released. A position whose changes are no longer all kept gives [`StoreError::Truncated`], one that this store did
+    /// not make [`StoreError::InvalidPosition`], and a name too many ([`MAX_HOLDS`]) [`StoreError::TooManyHolds`]; what
+    /// the name held before it holds still.
+    ///
+    /// Held changes have a bound in bytes, which the engine is opened with. With more the oldest go all the same, and
+    /// the engine logs an error: then [`holds`](Store::holds) says how many are lost, and
+    /// [`changes_after`](Store::changes_after) gives [`StoreError::Truncated`]. A backup has no holds.
+    ///
+    /// Each call may cost a sync of the disk: whoever moves a hold often does so once a second and not for each change.
+    fn hold(&self, name: &HoldName, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Gives a hold up, durably. Returns whether there was one.
+    fn release_hold(&self, name: &HoldName) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// All holds, in the order of their names.
+    fn holds(&self) -> impl Future<Output = Result<Vec<Hold>, StoreError>> + Send;
 
     /// Wakes whoever waits for changes. It holds the newest position whose changes can be read; since it carries no
     /// changes, nobody who looks at it late misses any. It holds it before the commit's caller is answered.

@@ -6,7 +6,7 @@ use crate::model::Change;
 ///
 /// For every group of changes the engine calls `before_apply`, makes the changes visible, and calls
 /// `after_apply` with the same changes, from the thread that commits and before the writers are answered. Groups of engines that commit on several
-/// threads may overlap and end in any order; the changes of one profile carry growing revisions. If
+/// threads may overlap and end in any order; the changes of one profile are announced in the order of their revisions. If
 /// the engine fails in between, `after_apply` is not called and the store takes no further writes. The methods
 /// must not block, since all writers wait for them.
 pub trait CommitObserver: Send + Sync + 'static {

@@ -14,8 +14,8 @@ use profilestore::engine::EngineRules;
 use profilestore::engine::memory::MemoryStore;
 use profilestore::model::{Change, Domain, ProfileId, Record, Revision};
 use profilestore::store::{
-    ChangeBounds, ChangePage, Commit, CommitObserver, Cursor, DomainOrder, DomainPage, Outcomes, Page, PageBounds,
-    Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport,
+    ChangeBounds, ChangePage, Commit, CommitObserver, Cursor, DomainOrder, DomainPage, HoldName, Outcomes, Page,
+    PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -164,6 +164,11 @@ impl GatedStore {
         }
     }
 
+    fn all(&self, wanted: impl Fn(&Record) -> bool) -> Vec<Record> {
+        let visible = self.visible.lock();
+        visible.values().filter_map(|newest| newest.record.clone()).filter(wanted).collect()
+    }
+
     fn look(&self, id: &ProfileId) -> Option<Record> {
         self.visible.lock().get(id).and_then(|newest| newest.record.clone())
     }
@@ -187,11 +192,12 @@ impl Store for GatedStore {
         let deciding = self.deciding.lock().await;
         let outcomes = self.decider.commit(commit).await?;
         let changes = std::mem::take(&mut *self.decided.0.lock());
-        drop(deciding);
         if changes.is_empty() {
             return Ok(outcomes);
         }
+        // Changes are announced in the order of their revisions.
         self.observer.before_apply(&changes);
+        drop(deciding);
         self.pass(Point::Announced).await;
         self.apply(&changes);
         self.pass(Point::Applied).await;
@@ -200,10 +206,19 @@ impl Store for GatedStore {
         Ok(outcomes)
     }
 
-    /// Knows the scope of all only, and one page of it.
+    /// Everything of a scope at once. Reads of domains come by the gates of reads.
     async fn list(&self, scope: &Scope, after: Option<&Cursor>, _: PageBounds) -> Result<Page, StoreError> {
-        assert!(*scope == Scope::All && after.is_none(), "a gated store lists everything at once");
-        let records = self.visible.lock().values().filter_map(|newest| newest.record.clone()).collect();
+        assert!(after.is_none(), "a gated store lists everything at once");
+        let prefix = match scope {
+            Scope::All => return Ok(Page { records: self.all(|_| true), next: None }),
+            Scope::Domain(domain) => domain.own_entries_prefix(),
+            Scope::Subtree(domain) => domain.as_bytes().to_vec(),
+            Scope::Email(key) => key.as_bytes().to_vec(),
+        };
+        self.pass(Point::BeforeRead).await;
+        let mut records = self.all(|record| record.index_key_bytes().starts_with(&prefix));
+        records.sort_by(|one, other| one.index_key_bytes().cmp(other.index_key_bytes()));
+        self.pass(Point::AfterRead).await;
         Ok(Page { records, next: None })
     }
 
@@ -231,6 +246,18 @@ impl Store for GatedStore {
 
     async fn oldest_position(&self) -> Result<Position, StoreError> {
         self.decider.oldest_position().await
+    }
+
+    async fn hold(&self, name: &HoldName, position: &Position) -> Result<(), StoreError> {
+        self.decider.hold(name, position).await
+    }
+
+    async fn release_hold(&self, name: &HoldName) -> Result<bool, StoreError> {
+        self.decider.release_hold(name).await
+    }
+
+    async fn holds(&self) -> Result<Vec<profilestore::store::Hold>, StoreError> {
+        self.decider.holds().await
     }
 
     fn watch_head(&self) -> watch::Receiver<Position> {

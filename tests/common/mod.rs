@@ -8,6 +8,7 @@ use std::time::Duration;
 
 pub mod files;
 pub mod gated;
+pub mod mortal_disk;
 pub mod profiles;
 pub mod server;
 pub mod stacks;

@@ -78,6 +78,14 @@ impl TestServer {
         Self::with_services(listener, services).await
     }
 
+    /// A server with the fast lane over a cached store that the test goes on using.
+    pub async fn over_cached<S: Store>(store: Arc<CachedStore<S>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let cache = store.cache().clone();
+        let services = profilestore::rpc::services(store, Some(cache), Canonicalization::default()).await.unwrap();
+        Self::with_services(listener, services).await
+    }
+
     async fn serving<S: Store>(listener: TcpListener, store: S, cache: Option<Arc<HotCache>>) -> Self {
         let services =
             profilestore::rpc::services(Arc::new(store), cache, Canonicalization::default()).await.unwrap();

@@ -6,6 +6,7 @@ use profilestore::model::Precondition;
 use profilestore::store::{
     ChangeBounds, Commit, CommittedChange, Position, RequestId, RequestMark, Scope, Store, StoreError,
 };
+use profilestore::trace::TraceParent;
 
 use crate::common::profiles::*;
 use crate::common::soon;
@@ -95,6 +96,19 @@ pub async fn a_change_says_what_became_of_the_profile<K: Stack>() {
     }
     assert_eq!((changes[7].record.clone(), changes[7].previous_index_key.clone()), (None, None));
     assert_eq!(changes.len(), 8);
+}
+
+pub async fn a_change_keeps_the_trace_of_its_commit<K: Stack>() {
+    let stack = K::open(Default::default()).await;
+    let trace = TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    assert!(trace.is_some());
+    commit(stack.store(), vec![put("a", "a@x.example", "1")]).await;
+    let traced = Commit { trace, ..Commit::all(vec![put("b", "", "1"), put("c", "", "1")]) };
+    stack.store().commit(traced).await.unwrap();
+    commit(stack.store(), vec![delete("b")]).await;
+    let stack = stack.reopen().await;
+    let traces: Vec<_> = everything(stack.store()).await.iter().map(|change| change.trace).collect();
+    assert_eq!(traces, [None, trace, trace, None]);
 }
 
 pub async fn pages_of_changes_are_bounded_and_have_no_gap<K: Stack>() {

@@ -4,7 +4,9 @@ use std::future::Future;
 use std::task::Poll;
 
 use profilestore::model::Precondition;
-use profilestore::store::{ChangeBounds, Commit, CommitMode, DomainOrder, Scope, Store, StoreError, StoreState};
+use profilestore::store::{
+    ChangeBounds, Commit, CommitMode, DomainOrder, HoldName, Scope, Store, StoreError, StoreState,
+};
 
 use crate::common::profiles::*;
 use crate::common::stacks::Stack;
@@ -76,6 +78,10 @@ pub async fn after_closing_every_method_says_so<K: Stack>() {
     assert_eq!(store.changes_after(&head, bounds).await, Err(StoreError::Closed));
     assert_eq!(store.head().await, Err(StoreError::Closed));
     assert_eq!(store.oldest_position().await, Err(StoreError::Closed));
+    let name = HoldName::new("a").unwrap();
+    assert_eq!(store.hold(&name, &head).await, Err(StoreError::Closed));
+    assert_eq!(store.release_hold(&name).await, Err(StoreError::Closed));
+    assert_eq!(store.holds().await, Err(StoreError::Closed));
     assert_eq!(store.verify().await, Err(StoreError::Closed));
 }
 

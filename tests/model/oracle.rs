@@ -102,6 +102,28 @@ impl Oracle {
         None
     }
 
+    /// What the commit would leave, whose answer is not known; without the records that it stores. Also whether every
+    /// write would be made.
+    pub fn imagine(&self, planned: &[Planned], mode: CommitMode) -> (Self, bool) {
+        let refused = self.first_refusal(planned);
+        if mode == CommitMode::All && refused.is_some() {
+            return (self.clone(), false);
+        }
+        let (mut imagined, mut all) = (self.clone(), true);
+        for write in planned {
+            let verdict = imagined.verdict(write);
+            all &= !matches!(verdict, Verdict::Refuse(_));
+            imagined.apply(&write.key, verdict, None);
+        }
+        (imagined, all)
+    }
+
+    /// E-mail and name of each profile.
+    pub fn contents(&self) -> BTreeMap<String, (String, String)> {
+        let contents = |(key, known): (&String, &Known)| (key.clone(), (known.email.clone(), known.name.clone()));
+        self.profiles.iter().map(contents).collect()
+    }
+
     fn follow_one(&mut self, write: &Planned, outcome: Result<Outcome, Rejection>) {
         let verdict = self.verdict(write);
         let before = self.record(&write.key).cloned();

@@ -29,28 +29,23 @@ struct Held {
 }
 
 /// A request that was made, to be sent again when much has changed.
-struct Made {
-    mark: RequestMark,
-    planned: Vec<Planned>,
-    mode: CommitMode,
+pub struct Made {
+    pub mark: RequestMark,
+    pub planned: Vec<Planned>,
+    pub mode: CommitMode,
 }
 
-struct Run<K> {
-    stack: K,
-    oracle: Oracle,
-    rng: StdRng,
+pub struct Run<K> {
+    pub stack: K,
+    pub oracle: Oracle,
+    pub rng: StdRng,
     held: Vec<Held>,
-    made: Vec<Made>,
+    pub made: Vec<Made>,
     requests: u128,
 }
 
 pub async fn random_operations<K: Stack>(unique_email: bool) {
-    let seed = std::env::var(SEED_VARIABLE).map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("{SEED_VARIABLE}={seed}");
-    let stack = K::open(EngineRules { unique_email, ..EngineRules::default() }).await;
-    let oracle = Oracle { unique_email, ..Oracle::default() };
-    let rng = StdRng::seed_from_u64(seed);
-    let mut run = Run { stack, oracle, rng, held: Vec::new(), made: Vec::new(), requests: 0 };
+    let mut run = Run::<K>::begin(unique_email).await;
     for operation in 1..=OPERATIONS {
         run.any_operation().await;
         if operation % COMPARE_EVERY == 0 {
@@ -65,7 +60,16 @@ pub async fn random_operations<K: Stack>(unique_email: bool) {
 }
 
 impl<K: Stack> Run<K> {
-    async fn any_operation(&mut self) {
+    /// An empty store, and a seed that the output names.
+    pub async fn begin(unique_email: bool) -> Self {
+        let seed = std::env::var(SEED_VARIABLE).map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+        println!("{SEED_VARIABLE}={seed}");
+        let stack = K::open(EngineRules { unique_email, ..EngineRules::default() }).await;
+        let oracle = Oracle { unique_email, ..Oracle::default() };
+        Run { stack, oracle, rng: StdRng::seed_from_u64(seed), held: Vec::new(), made: Vec::new(), requests: 0 }
+    }
+
+    pub async fn any_operation(&mut self) {
         match self.rng.random_range(0..100) {
             0..30 => self.commit(1, CommitMode::Each).await,
             30..35 => self.repeat().await,
@@ -91,24 +95,28 @@ impl<K: Stack> Run<K> {
         let count = self.rng.random_range(1..=at_most);
         let planned: Vec<_> = (0..count).map(|_| Planned::any(&mut self.rng, |key| self.oracle.etag(key))).collect();
         let writes = planned.iter().map(Planned::write).collect();
-        let request = self.rng.random_bool(0.5).then(|| {
-            self.requests += 1;
-            RequestMark {
-                id: RequestId(self.requests.to_be_bytes()),
-                fingerprint: self.requests as u64,
-                made_ids: Box::default(),
-            }
-        });
-        let result = self.stack.store().commit(Commit { writes, mode, request: request.clone() }).await;
+        let request = self.rng.random_bool(0.5).then(|| self.new_mark());
+        let result = self.stack.store().commit(Commit { writes, mode, request: request.clone(), trace: None }).await;
         let is_made = matches!(&result, Ok(outcomes) if outcomes.iter().all(Result::is_ok));
         self.oracle.follow(&planned, mode, result);
         if let Some(mark) = request.filter(|_| is_made) {
-            if self.made.len() == HELD_REQUESTS {
-                let dropped = self.rng.random_range(0..self.made.len());
-                self.made.swap_remove(dropped);
-            }
-            self.made.push(Made { mark, planned, mode });
+            self.remember(Made { mark, planned, mode });
         }
+    }
+
+    pub fn new_mark(&mut self) -> RequestMark {
+        self.requests += 1;
+        let (id, fingerprint) = (RequestId(self.requests.to_be_bytes()), self.requests as u64);
+        RequestMark { id, fingerprint, made_ids: Box::default() }
+    }
+
+    /// Keeps a request that was made, to be sent again.
+    pub fn remember(&mut self, made: Made) {
+        if self.made.len() == HELD_REQUESTS {
+            let dropped = self.rng.random_range(0..self.made.len());
+            self.made.swap_remove(dropped);
+        }
+        self.made.push(made);
     }
 
     /// Sends a request of long ago again, or another one by its id: nothing changes.
@@ -117,7 +125,8 @@ impl<K: Stack> Run<K> {
         let is_other = self.rng.random_ratio(1, 5);
         let mark = RequestMark { fingerprint: mark.fingerprint + u64::from(is_other), ..mark.clone() };
         let writes = planned.iter().map(Planned::write).collect();
-        let result = self.stack.store().commit(Commit { writes, mode: *mode, request: Some(mark) }).await;
+        let result =
+            self.stack.store().commit(Commit { writes, mode: *mode, request: Some(mark), trace: None }).await;
         let expected = planned.iter().map(|write| {
             let now = self.oracle.record(&write.key).filter(|_| !matches!(write.action, Action::Delete));
             Ok(Outcome::Repeated(now.cloned()))
@@ -226,7 +235,7 @@ impl<K: Stack> Run<K> {
         assert_eq!(found, self.oracle.domains_below(parent.as_deref(), false), "below {parent:?}");
     }
 
-    async fn compare_everything(&mut self) {
+    pub async fn compare_everything(&mut self) {
         let report = self.stack.store().verify().await.unwrap();
         assert_eq!(report.problems, []);
         assert_eq!(report.profiles, self.oracle.profiles.len() as u64);

@@ -4,12 +4,13 @@ First the data directory is on a small filesystem of its own. Profiles are writt
 DISK_LOW: before the disk is full, reads go on, and with room again writes are taken by themselves. Then the disk is filled to the
 last byte under load, the server is killed, and it must open again with everything that was acknowledged. Last, the
 syncs of the commit log, and then those of sled, take longer than store.sync_timeout: the process must end with 1 and a
-line that says why.
+line that says why. And with every sync delayed by 50 ms, gets must be answered as before: how long they take is printed.
 
 Usage: disk_check.py. Mounting needs root and loop devices; says so and leaves that part out where they are missing.
 """
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -23,8 +24,9 @@ import grpc
 from checks import Checks
 from error_details import reason_of
 from paging import all_profiles
-from power_check import Mount, make_image, mounts_work, run
-from server import STOP_SECONDS, Server, ServerFailed, profiles
+from power_check import Mount, make_image, mounts_work
+from preload import preloaded
+from server import STOP_SECONDS, Server, ServerFailed, clean_environment, profiles, release_binary
 from stubs import Profile, pb, service
 
 MIB = 1024 * 1024
@@ -32,7 +34,9 @@ IMAGE_BYTES = 512 * MIB
 BALLAST_BYTES = 160 * MIB
 SETTINGS = f"[store]\nmin_free_bytes = {64 * MIB}\nballast_bytes = {BALLAST_BYTES}\n"
 SLOW_SETTINGS = "[store]\nsync_timeout = \"1s\"\n[server]\ndrain_timeout = \"1s\"\n"
-SLOW_DISK = Path(__file__).with_name("slow_disk.c")
+SYNC_MILLISECONDS = 50
+SAMPLE = 10_000
+HOT = "100"
 PATIENCE_SECONDS = 30.0
 BATCH = 100
 
@@ -170,9 +174,8 @@ def check_resuming(checks: Checks, scratch: Path) -> None:
 def check_slow_disk(checks: Checks, scratch: Path, about: str, named: str) -> None:
     """Syncs that take too long end the server with a clear line."""
     checks.section(f"syncs of {about} that do not return")
-    library, switch = scratch / "slow_disk.so", scratch / "slow"
-    run("cc", "-shared", "-fPIC", "-O1", "-o", library, SLOW_DISK, "-ldl")
-    environment = {"LD_PRELOAD": str(library), "SLOW_DISK": about, "SLOW_DISK_SWITCH": str(switch)}
+    switch = scratch / "slow"
+    environment = preloaded(scratch, "slow_disk", SLOW_DISK=about, SLOW_DISK_SWITCH=str(switch))
     switch.unlink(missing_ok=True)
     server = Server(config=SLOW_SETTINGS, environment=environment)
     server.start()
@@ -202,6 +205,42 @@ def check_slow_disk(checks: Checks, scratch: Path, about: str, named: str) -> No
         server.__exit__(None, None, None)
 
 
+def load(server: Server, *arguments: str) -> subprocess.Popen[str]:
+    """The program's own load generator."""
+    command = [str(release_binary()), "load", "--json", "--duration", "3s", *arguments]
+    environment = clean_environment({"PROFILESTORE_ADDR": server.address})
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+
+
+def check_delayed_syncs(checks: Checks, scratch: Path) -> None:
+    """Gets of cached profiles while puts wait for syncs, without and with a delay of each."""
+    checks.section(f"gets while puts wait for syncs, each of which is delayed by {SYNC_MILLISECONDS} ms")
+    switch = scratch / "delayed"
+    environment = preloaded(
+        scratch,
+        "slow_disk",
+        SLOW_DISK="/data/",
+        SLOW_DISK_SWITCH=str(switch),
+        SLOW_DISK_MILLISECONDS=str(SYNC_MILLISECONDS),
+    )
+    with Server("--sample", str(SAMPLE), environment=environment) as server:
+        for what, puts in (("no puts", False), ("puts", True), ("puts, each sync delayed", True)):
+            if what.endswith("delayed"):
+                switch.touch()
+            writers = load(server, "--mix", "put=1", "--writes", "--uniform", "--concurrency", "16") if puts else None
+            gets = json.loads(load(server, "--rate", "500", "--concurrency", "4096", "--keys", HOT, "--warmup", "1s").communicate()[0])["all"]
+            took = gets["latencyMicros"]
+            said = f"{what}: gets p50 {took['p50'] / 1000:.2f} ms, p99 {took['p99'] / 1000:.2f} ms"
+            if writers:
+                made = json.loads(writers.communicate()[0])["all"]
+                checks.equal(made["errors"], 0, f"{what}: puts that failed")
+                said += f"; {made['perSecond']:.0f} puts/s, p50 {made['latencyMicros']['p50'] / 1000:.1f} ms"
+            print(said, flush=True)
+            checks.equal((gets["errors"], gets["requests"] > 1000), (0, True), f"{what}: gets that failed")
+        switch.unlink()
+        checks.equal(server.stop(), 0, "exit code")
+
+
 def main() -> None:
     """All parts, and the last line."""
     checks = Checks("disk_check")
@@ -209,6 +248,7 @@ def main() -> None:
     try:
         check_slow_disk(checks, scratch, "/commit-log/", "a sync of the commit log")
         check_slow_disk(checks, scratch, "/sled/", "a flush of sled")
+        check_delayed_syncs(checks, scratch)
         if os.geteuid() != 0 or not mounts_work(scratch):
             print("disk_check: PART NOT RUN: a small disk needs root and loop devices")
         else:

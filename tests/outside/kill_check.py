@@ -2,17 +2,23 @@
 
 Usage: kill_check.py [ROUNDS] [SEED] [--damage]
 
+Some kills come in the middle of an import by the command line, which must then be finished by the same command with nothing
+lost and nothing twice, and some while the server shuts down.
 With --damage snapshots are made all the time, and after some kills sled's files are damaged as well: the server must build
 its state anew, and nothing that was acknowledged may be missing.
 """
 
 import argparse
 import random
+import shutil
+import tempfile
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 from checks import Checks
+from kill_import import Import
 from kill_oracle import Writer, spy
 from paging import all_domains, all_profiles, ancestors, count, index_order, profiles_of_domain
 from server import Server, profiles
@@ -23,6 +29,14 @@ LOAD_SECONDS = (0.05, 0.6)
 # How often the server is killed once more while it opens its store.
 KILL_WHILE_OPENING = 0.2
 OPENING_SECONDS = (0.0, 0.06)
+# How often an import goes on when the server is killed, and how long after its begin.
+KILL_WHILE_IMPORTING = 0.25
+IMPORTING_SECONDS = (0.0, 0.3)
+# How often the import is killed with the server. Otherwise it waits for the server to come back.
+KILL_IMPORT_TOO = 0.5
+# How often the server is killed when it has been told to stop, and how long after that.
+KILL_WHILE_STOPPING = 0.25
+STOPPING_SECONDS = (0.0, 0.05)
 # How often sled's files are damaged after a kill, with --damage.
 DAMAGE = 0.4
 MANY_SNAPSHOTS = "[store]\nsnapshot_after_bytes = 1048576\n"
@@ -33,13 +47,34 @@ class Figures:
 
     def __init__(self) -> None:
         self.kills_while_opening = 0
+        self.kills_while_importing = 0
+        self.kills_while_stopping = 0
+        self.stopped_before_the_kill = 0
+        self.imports = 0
+        self.import_attempts = 0
         self.acknowledged = 0
         self.in_flight_made = 0
         self.in_flight_not_made = 0
         self.damaged = 0
 
 
-def load_until_killed(server: Server, writers: list[Writer], chance: random.Random) -> None:
+def kill(server: Server, running: Import | None, chance: random.Random, figures: Figures) -> None:
+    """Kills the server at once, or some time after it was told to stop."""
+    if running:
+        figures.kills_while_importing += running.is_under_way()
+    if chance.random() < KILL_WHILE_STOPPING:
+        met = server.kill_while_stopping(chance.uniform(*STOPPING_SECONDS))
+        figures.kills_while_stopping += met
+        figures.stopped_before_the_kill += not met
+    else:
+        server.kill()
+    if running and chance.random() < KILL_IMPORT_TOO:
+        running.stop()
+
+
+def load_until_killed(
+    server: Server, writers: list[Writer], running: Import | None, chance: random.Random, figures: Figures
+) -> None:
     """Lets all writers write for a random time and kills the server in the middle of it."""
     stop = threading.Event()
     channels = [server.channel() for _ in range(3)]
@@ -52,8 +87,12 @@ def load_until_killed(server: Server, writers: list[Writer], chance: random.Rand
     for thread in threads:
         thread.start()
     # The one thing to wait for here is time itself.
-    time.sleep(chance.uniform(*LOAD_SECONDS))
-    server.kill()
+    if running:
+        running.begin(server)
+        time.sleep(chance.uniform(*IMPORTING_SECONDS))
+    else:
+        time.sleep(chance.uniform(*LOAD_SECONDS))
+    kill(server, running, chance, figures)
     stop.set()
     for thread in threads:
         thread.join()
@@ -142,16 +181,22 @@ def main() -> None:
     checks = Checks("kill_check" + (" --damage" if given.damage else ""))
     figures = Figures()
     started = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="profilestore-imports-"))
     with Server(config=MANY_SNAPSHOTS if given.damage else None) as server:
         writers = [Writer(number, seed) for number in range(WRITERS)]
         for number in range(1, rounds + 1):
-            load_until_killed(server, writers, chance)
+            running = Import(folder, number, seed) if chance.random() < KILL_WHILE_IMPORTING else None
+            load_until_killed(server, writers, running, chance, figures)
             if given.damage and chance.random() < DAMAGE:
                 damage_state(server, chance)
                 figures.damaged += 1
             restart(server, chance, figures)
             with server.channel() as channel:
                 client = profiles(channel)
+                if running:
+                    figures.imports += 1
+                    figures.import_attempts += running.finish(server, checks, f"round {number}")
+                    running.check_and_delete(client, checks, f"round {number}")
                 page_size = chance.choice([7, 50, 1000])
                 records = all_profiles(client, page_size)
                 found = {record.id: record for record in records}
@@ -166,7 +211,16 @@ def main() -> None:
     if given.damage:
         checks.that(rebuilt > 0 and snapshots > 0, "states were built anew and snapshots made")
         print(f"{figures.damaged} times damaged, {rebuilt} states built anew, {snapshots} snapshots")
+    shutil.rmtree(folder, ignore_errors=True)
     checks.that(figures.acknowledged > rounds, "the load wrote something")
+    if rounds >= 50:
+        checks.that(figures.kills_while_importing > 0, "imports were killed")
+        checks.that(figures.kills_while_stopping > 0, "shutdowns were killed")
+    print(
+        f"{figures.kills_while_importing} kills in the middle of {figures.imports} imports, which "
+        f"{figures.import_attempts} more commands finished; {figures.kills_while_stopping} while the server shut down, "
+        f"{figures.stopped_before_the_kill} when it had"
+    )
     print(
         f"{rounds} kills under load, {figures.kills_while_opening} while opening; "
         f"{figures.acknowledged} acknowledged writes; "

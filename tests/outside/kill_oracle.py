@@ -2,6 +2,7 @@
 
 import random
 import threading
+from collections import Counter
 from dataclasses import dataclass
 
 import grpc
@@ -54,6 +55,8 @@ class Writer:
         self.stored: dict[str, Profile] = {}
         self.in_flight: InFlight | None = None
         self.acknowledged = 0
+        # How many of each kind were acknowledged.
+        self.made: Counter[str] = Counter()
         self.problems: list[str] = []
         self._ids = [f"writer-{number}-profile-{index}" for index in range(IDS_PER_WRITER)]
         self._random = random.Random(f"{seed}-{number}")
@@ -90,6 +93,7 @@ class Writer:
             self.stored[profile_id] = answer
         self.in_flight = None
         self.acknowledged += 1
+        self.made[write.__name__.strip("_")] += 1
 
     def _sometimes_read(self, client: service.ProfileServiceStub) -> None:
         """Nobody else writes these ids: a read shows exactly the last acknowledged write."""

@@ -25,7 +25,8 @@ PORTS = range(20_000, 32_000)
 CHANNEL_OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    # How long one attempt to connect may take, whatever the name says: a loaded machine may need a while.
+    ("grpc.min_reconnect_backoff_ms", 10_000),
     ("grpc.max_reconnect_backoff_ms", 200),
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
@@ -134,6 +135,16 @@ class Server:
         process.wait()
         self._process = None
         self.kills += 1
+
+    def kill_while_stopping(self, seconds: float) -> bool:
+        """SIGTERM, and so much later kill -9. Whether that met it before it had ended by itself."""
+        process = self._running()
+        process.send_signal(signal.SIGTERM)
+        time.sleep(seconds)
+        process.kill()
+        self._process = None
+        self.kills += 1
+        return process.wait() == -signal.SIGKILL
 
     def restart_after_kill(self) -> None:
         """kill -9 and a start on the same data."""

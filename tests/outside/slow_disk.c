@@ -1,5 +1,6 @@
-/* A disk that does not come back, for disk_check.py: loaded before the C library, it makes fdatasync and fsync of files
- * whose path contains $SLOW_DISK take a minute, as long as the file $SLOW_DISK_SWITCH exists. */
+/* A disk that is slow or does not come back, for disk_check.py: loaded before the C library, it makes fdatasync and fsync of
+ * files whose path contains $SLOW_DISK take $SLOW_DISK_MILLISECONDS longer, or a minute, as long as the file
+ * $SLOW_DISK_SWITCH exists. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
@@ -15,7 +16,10 @@ static void wait_if_slow(int fd) {
     ssize_t length = readlink(link, path, sizeof path - 1);
     if (length < 0) return;
     path[length] = 0;
-    if (strstr(path, part) != NULL) sleep(60);
+    if (strstr(path, part) == NULL) return;
+    const char *milliseconds = getenv("SLOW_DISK_MILLISECONDS");
+    if (milliseconds == NULL) sleep(60);
+    else usleep(1000 * atoi(milliseconds));
 }
 
 static int pass_on(const char *name, int fd) {

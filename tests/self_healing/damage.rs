@@ -2,7 +2,8 @@
 
 use std::io::Write as _;
 
-use profilestore::engine::sled::CheckAtOpen;
+use profilestore::engine::sled::{CheckAtOpen, repair};
+use profilestore::store::StoreError;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -239,4 +240,55 @@ async fn a_rebuild_that_was_interrupted_is_finished_or_begun_anew() {
     let store = open(options(&middle, &time)).await.unwrap();
     assert_eq!(contents(&store).await, expected);
     store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_a_read_meets_is_healed_at_the_next_start_also_after_an_orderly_close() {
+    for (what, meet) in [("a get", true), ("a list", false)] {
+        let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
+        let store = open(options(dir.path(), &time)).await.unwrap();
+        write_some(&store, 0..2).await;
+        store.snapshot().await.unwrap();
+        let expected = contents(&store).await;
+        store.close().await.unwrap();
+        // A record without an e-mail, which stands under its id.
+        let db = sled::Config::new().path(dir.path().join("sled")).segment_size(2 * 1024 * 1024).open().unwrap();
+        let mut value = db.get("ruser-7").unwrap().unwrap().to_vec();
+        *value.last_mut().unwrap() ^= 1;
+        db.insert("ruser-7", value).unwrap();
+        drop(db);
+        let store = open(options(dir.path(), &time)).await.unwrap();
+        assert!(!dir.path().join("sled-doubtful").exists(), "nothing was looked at yet");
+        let met = if meet {
+            store.get(&ProfileId::parse("user-7", "id").unwrap()).await.map(|_| ())
+        } else {
+            store.list(&Scope::All, None, PAGE).await.map(|_| ())
+        };
+        assert!(matches!(met, Err(StoreError::Corrupt(_))), "{what}: {met:?}");
+        // The others go on.
+        commit(&store, put(1, 1)).await;
+        store.close().await.unwrap();
+        let store = open(options(dir.path(), &time)).await.unwrap();
+        assert!(dir.path().join("sled-set-aside-1").is_dir(), "{what}: the state was not built anew");
+        assert_eq!(contents(&store).await, expected, "{what}");
+        assert!(!dir.path().join("sled-doubtful").exists(), "{what}");
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_the_machine_does_not_let_be_read_is_left_alone_and_repair_gets_round_it() {
+    let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
+    let store = open(options(dir.path(), &time)).await.unwrap();
+    write_some(&store, 0..2).await;
+    let expected = contents(&store).await;
+    store.close().await.unwrap();
+    // Reading a directory as a file is refused by the machine, as reading a bad sector is.
+    fs::rename(dir.path().join("sled/db"), dir.path().join("sled/elsewhere")).unwrap();
+    fs::create_dir(dir.path().join("sled/db")).unwrap();
+    let refused = open(options(dir.path(), &time)).await.err().unwrap().to_string();
+    assert!(refused.contains("profilestore repair"), "{refused}");
+    assert!(dir.path().join("sled/elsewhere").exists() && !dir.path().join("sled-set-aside-1").exists());
+    repair(&options(dir.path(), &time)).unwrap();
+    assert_eq!(contents(&open(options(dir.path(), &time)).await.unwrap()).await, expected);
 }

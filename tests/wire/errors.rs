@@ -223,12 +223,3 @@ async fn unknown_methods_and_services_are_unimplemented() {
         assert_eq!(server.raw(path, &[], frame(b"")).await.status.code(), Code::Unimplemented, "{path}");
     }
 }
-
-#[tokio::test]
-async fn what_is_not_served_yet_says_so() {
-    let server = TestServer::start().await;
-    let mut admin = admin_service_client::AdminServiceClient::new(server.channel());
-    let status = admin.get_hot_keys(GetHotKeysRequest::default()).await.unwrap_err();
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unimplemented, "NOT_IMPLEMENTED"));
-    assert!(status.message().contains("GetHotKeys"), "{}", status.message());
-}

@@ -96,6 +96,18 @@ impl Store for MeddlingStore {
         self.inner.oldest_position().await
     }
 
+    async fn hold(&self, name: &HoldName, position: &Position) -> Result<(), StoreError> {
+        self.inner.hold(name, position).await
+    }
+
+    async fn release_hold(&self, name: &HoldName) -> Result<bool, StoreError> {
+        self.inner.release_hold(name).await
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+        self.inner.holds().await
+    }
+
     fn watch_head(&self) -> watch::Receiver<Position> {
         self.inner.watch_head()
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use profilestore::pb::watch_profiles_request::Start;
 use profilestore::pb::*;
+use profilestore::store::{HoldName, Store};
 use prost::Message;
 use tonic::Code;
 
@@ -189,19 +190,18 @@ async fn everything_that_is_wrong_with_a_watch_is_said_at_once() {
 }
 
 #[tokio::test]
-async fn a_damaged_or_foreign_token_is_refused() {
-    let (server, other) = (TestServer::start().await, TestServer::start().await);
+async fn a_damaged_token_or_one_of_another_call_is_refused() {
+    let server = TestServer::start().await;
     let mut client = server.profiles();
     create(&mut client, profile("a", "a@x.example")).await;
     let token = Request::now().begin(&mut client).await.token;
-    let foreign = Request::now().begin(&mut other.profiles()).await.token;
     let of_domain = Request::now().domain("x.example", false).begin(&mut client).await.token;
     let request = ExportProfilesRequest::default();
     let cursor = client.export_profiles(request).await.unwrap().into_inner().message().await.unwrap().unwrap().cursor;
     let mut damaged = token.clone().into_bytes();
     damaged[20] ^= 1;
     let damaged = String::from_utf8(damaged).unwrap();
-    for bad in ["", "x", &damaged, &token[..token.len() - 1], &foreign, &of_domain, &cursor] {
+    for bad in ["", "x", &damaged, &token[..token.len() - 1], &of_domain, &cursor] {
         let answer = client.watch_profiles(Request::after(bad).0).await;
         let status = assert_refused(answer, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
         assert_eq!(fields(&status), ["resume_token"], "{bad}");
@@ -209,6 +209,19 @@ async fn a_damaged_or_foreign_token_is_refused() {
     let with_subdomains = Request::after(&of_domain).domain("x.example", true);
     assert_refused(client.watch_profiles(with_subdomains.0).await, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
     Request::after(&of_domain).domain("x.example", false).begin(&mut client).await;
+}
+
+#[tokio::test]
+async fn a_token_from_before_a_restore_tells_the_watcher_to_start_over() {
+    // A restored store has another incarnation, as any other store has.
+    let (server, before) = (TestServer::start().await, TestServer::start().await);
+    create(&mut server.profiles(), profile("a", "a@x.example")).await;
+    let token = Request::now().begin(&mut before.profiles()).await.token;
+    let answer = server.profiles().watch_profiles(Request::after(&token).0).await;
+    let status = assert_refused(answer, Code::OutOfRange, "FEED_TRUNCATED");
+    let oldest = status.get_error_details().error_info().unwrap().metadata["oldest_token"].clone();
+    let mut watcher = Request::after(&oldest).send(&mut server.profiles()).await.unwrap();
+    assert_eq!(watcher.events(1).await[0].id, "a");
 }
 
 #[tokio::test]
@@ -233,4 +246,20 @@ async fn the_status_shows_what_can_be_followed() {
     let mut newest = Request::after(&status.newest_token).begin(&mut client).await;
     delete_profile(&mut client, "a").await;
     assert_eq!(newest.next(1).await, ["DELETE a"]);
+}
+
+#[tokio::test]
+async fn the_status_shows_who_holds_what() {
+    let store = Arc::new(memory_store());
+    let server = TestServer::sharing(store.clone(), 10).await;
+    let mut client = server.profiles();
+    let mut admin = admin_service_client::AdminServiceClient::new(server.channel());
+    create(&mut client, profile("a", "")).await;
+    store.hold(&HoldName::new("follower").unwrap(), &store.head().await.unwrap()).await.unwrap();
+    create(&mut client, profile("b", "")).await;
+    create(&mut client, profile("c", "")).await;
+    let holds = admin.get_status(GetStatusRequest {}).await.unwrap().into_inner().feed.unwrap().holds;
+    let [hold] = &holds[..] else { panic!("one hold was made and {} are shown", holds.len()) };
+    assert_eq!((hold.name.as_str(), hold.lag_count, hold.lost_count), ("follower", 2, 0));
+    assert_eq!(Request::after(&hold.token).send(&mut client).await.unwrap().next(2).await, ["PUT b", "PUT c"]);
 }

@@ -1,12 +1,16 @@
 //! How a watch ends, and what slow watchers meet and do not do to others.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
-use profilestore::engine::sled::{SledOptions, SledStore};
-use profilestore::store::{NoObserver, Store};
+use profilestore::engine::EngineRules;
+use profilestore::engine::commit_log::Retention;
+use profilestore::engine::sled::{SledOptions, SledStore, SnapshotPolicy};
+use profilestore::store::{Clock, NoObserver, Store};
 use tonic::Code;
 
+use crate::common::files::with_ending;
 use crate::common::profiles::{commit, put};
 use crate::common::server::{TestServer, memory_store};
 use crate::common::soon;
@@ -56,6 +60,63 @@ async fn a_token_older_than_what_is_kept_is_answered_with_the_oldest() {
         let mut rest = after(oldest).send(&mut client).await.unwrap();
         assert_eq!(rest.next(10).await, (10..20).map(|number| format!("PUT u{number}")).collect::<Vec<_>>());
     }
+}
+
+/// A store on disk that keeps nothing of its log for followers, at a time that moves.
+async fn trimming_store(dir: &std::path::Path, time: &Arc<AtomicU64>) -> Arc<SledStore> {
+    let time = time.clone();
+    let clock = Clock::from_fn(move || UNIX_EPOCH + Duration::from_secs(time.load(Ordering::Relaxed)));
+    let defaults = SledOptions::new(dir);
+    let retention = Retention { age: Duration::ZERO, bytes: 0 };
+    let options = SledOptions {
+        rules: EngineRules { clock, ..EngineRules::default() },
+        snapshots: SnapshotPolicy { retention, ..defaults.snapshots },
+        log_segment_bytes: 1000,
+        ..defaults
+    };
+    Arc::new(SledStore::open(options, Arc::new(NoObserver)).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_older_than_the_log_on_disk_is_answered_with_the_oldest_also_after_a_restart() {
+    let (dir, time) = (tempfile::tempdir().unwrap(), Arc::new(AtomicU64::new(1_000_000_000)));
+    let store = trimming_store(dir.path(), &time).await;
+    let server = TestServer::sharing(store.clone(), 100).await;
+    let token = Request::oldest().send(&mut server.profiles()).await.unwrap().response().await.resume_token;
+    drop(server);
+    for number in 0..30 {
+        commit(&*store, vec![put(&format!("u{number:02}"), "a@x.example", &"n".repeat(200))]).await;
+        time.fetch_add(3600, Ordering::Relaxed);
+    }
+    store.snapshot().await.unwrap();
+    let mut store = store;
+    for restarts in [false, true] {
+        if restarts {
+            store.close().await.unwrap();
+            store = trimming_store(dir.path(), &time).await;
+        }
+        let server = TestServer::sharing(store.clone(), 100).await;
+        let mut client = server.profiles();
+        let after = |token: String| {
+            Request::oldest().start(profilestore::pb::watch_profiles_request::Start::ResumeToken(token))
+        };
+        let answer = client.watch_profiles(after(token.clone()).0).await;
+        let status = assert_refused(answer, Code::OutOfRange, "FEED_TRUNCATED");
+        let oldest = metadata(&status, "oldest_token").unwrap();
+        // What is left is the end of the history, without a gap.
+        let mut rest = after(oldest).send(&mut client).await.unwrap();
+        let mut found: Vec<usize> = Vec::new();
+        while found.last() != Some(&29) {
+            let events = rest.response().await.events;
+            found.extend(events.iter().map(|event| event.id.strip_prefix('u').unwrap().parse::<usize>().unwrap()));
+        }
+        // The first number is that of the oldest segment, less one: numbers begin at 0.
+        let segment = with_ending(&dir.path().join("commit-log"), ".log").remove(0);
+        assert_eq!(segment.file_stem().unwrap().to_str().unwrap().parse(), Ok(found[0] + 1));
+        assert!(found[0] > 0, "nothing was trimmed");
+        assert_eq!(found, (found[0]..30).collect::<Vec<_>>());
+    }
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

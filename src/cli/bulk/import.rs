@@ -300,3 +300,7 @@ async fn next(
     let room = feed?.reserve_owned().await.ok()?;
     Some((room, batches.recv().await?))
 }
+
+#[cfg(test)]
+#[path = "import_tests.rs"]
+mod tests;

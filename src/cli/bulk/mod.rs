@@ -5,18 +5,26 @@
 //! became of the others, and [`progress`] and [`rejects`] are the files in which that is kept.
 
 mod course;
-mod csv_records;
-mod csv_row;
+// Open to the fuzz targets only (tests/fuzz).
+#[doc(hidden)]
+pub mod csv_records;
+// Open to the fuzz targets only (tests/fuzz).
+#[doc(hidden)]
+pub mod csv_row;
 pub mod export;
 pub mod import;
-mod json_lines;
+// Open to the fuzz targets only (tests/fuzz).
+#[doc(hidden)]
+pub mod json_lines;
 mod meter;
 mod output_file;
 pub mod profile_json;
 mod progress;
 mod rejects;
 mod source;
-mod window;
+// Open to the fuzz targets only (tests/fuzz).
+#[doc(hidden)]
+pub mod window;
 
 use std::path::{Path, PathBuf};
 

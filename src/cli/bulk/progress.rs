@@ -120,6 +120,15 @@ impl Binding {
 }
 
 impl Progress {
+    /// The progress of an import of nothing in particular.
+    #[cfg(test)]
+    pub fn for_tests() -> Self {
+        let nothing = File::open("/dev/null").and_then(|file| file.metadata());
+        let nothing = nothing.unwrap_or_else(|error| panic!("{error}"));
+        let binding = Binding::of(&nothing, Format::Jsonl, "fail".to_owned(), String::new(), Path::new("rejects"));
+        Self::new(binding, Place::default())
+    }
+
     /// The progress of an import that has not begun yet.
     pub fn new(binding: Binding, place: Place) -> Self {
         Self {

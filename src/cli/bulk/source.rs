@@ -114,3 +114,50 @@ impl<R: Read + Send + 'static> Source<R> {
         Ok(batches)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::progress::Progress;
+    use super::*;
+
+    /// Gives two lines, and then what the test says.
+    struct Ending<F>(bool, F);
+
+    impl<F: FnMut() -> io::Result<usize>> Read for Ending<F> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if std::mem::replace(&mut self.0, true) {
+                return (self.1)();
+            }
+            let lines = b"{\"id\":\"a\"}\n{\"id\":\"b\"}\n";
+            buffer[..lines.len()].copy_from_slice(lines);
+            Ok(lines.len())
+        }
+    }
+
+    /// How many lines came, and the batch at the end if one says that it is the last.
+    fn read_through(ending: impl FnMut() -> io::Result<usize> + Send + 'static) -> (usize, Option<Batch>) {
+        let source = Source::open(Ending(false, ending), Format::Jsonl).unwrap().unwrap();
+        let mut batches = source.start(Progress::for_tests().ids).unwrap();
+        let mut lines = 0;
+        loop {
+            match batches.blocking_recv() {
+                Some(Ok(batch)) if !batch.is_empty() => lines += batch.len(),
+                last => return (lines, last),
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_an_input_is_marked_and_its_failure_is_told() {
+        let (lines, last) = read_through(|| Ok(0));
+        assert!(lines == 2 && last.is_some_and(|last| last.is_ok_and(|batch| batch.is_empty())));
+        let (lines, last) = read_through(|| Err(io::Error::other("the disk is gone")));
+        assert_eq!((lines, last.unwrap().err().unwrap().to_string()), (2, "the disk is gone".to_owned()));
+    }
+
+    #[test]
+    fn a_reader_that_fails_leaves_no_mark_of_an_end() {
+        let (lines, last) = read_through(|| panic!("a test lets the reader fail"));
+        assert!(lines == 2 && last.is_none());
+    }
+}

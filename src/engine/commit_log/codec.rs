@@ -8,6 +8,7 @@ use crate::engine::snapshot::SnapshotRow;
 use crate::engine::storage_pb as pb;
 use crate::model::{Change, CommitTime, IndexKey, ProfileId, Record, Revision};
 use crate::store::{RequestId, RequestMark};
+use crate::trace::TraceParent;
 
 /// A commit group as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct LoggedChange {
     pub record: Option<Record>,
     /// The index key before, when the change moved or removed it.
     pub previous_index_key: Option<IndexKey>,
+    /// The span that made the change, if its trace is recorded.
+    pub trace: Option<TraceParent>,
 }
 
 impl LoggedGroup {
@@ -54,6 +57,8 @@ impl LoggedGroup {
         if group.changes.is_empty() && group.requests.is_empty() {
             return None;
         }
+        // None of its sequence numbers may be beyond the last that there is.
+        group.first_sequence.checked_add(sequence_numbers(group.changes.len()))?;
         let sequences = group.first_sequence..;
         let changes =
             group.changes.into_iter().zip(sequences).map(|(change, sequence)| decode_change(change, sequence));
@@ -133,6 +138,7 @@ fn encode_change(change: &Change) -> pb::Change {
             .map(|record| Bytes::copy_from_slice(record.index_key_bytes()))
             .unwrap_or_default(),
         previous_index_key: previous.map(|key| Bytes::copy_from_slice(key.as_bytes())),
+        traceparent: change.trace.map(|trace| trace.to_string()).unwrap_or_default(),
         ..pb::Change::default()
     }
 }
@@ -153,5 +159,28 @@ fn decode_change(change: pb::Change, sequence: u64) -> Option<LoggedChange> {
         None => None,
         Some(bytes) => Some(IndexKey::from_stored(&bytes)?),
     };
-    Some(LoggedChange { id: ProfileId::from_stored(change.id.as_bytes())?, record, previous_index_key })
+    // A trace is worth no change: one that cannot be read is none.
+    let trace = TraceParent::parse(&change.traceparent);
+    Some(LoggedChange { id: ProfileId::from_stored(change.id.as_bytes())?, record, previous_index_key, trace })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_counts_beyond_the_last_sequence_number_is_none() {
+        let payload = |first_sequence| {
+            let changes = ["a", "b"].map(|id| pb::Change { id: id.into(), ..pb::Change::default() }).into();
+            pb::CommitGroup { first_sequence, changes, ..pb::CommitGroup::default() }.encode_to_vec()
+        };
+        assert_eq!(
+            LoggedGroup::decode(&payload(u64::MAX - 2)).map(|group| group.last_sequence()),
+            Some(u64::MAX - 1)
+        );
+        for first_sequence in [u64::MAX - 1, u64::MAX] {
+            assert_eq!(LoggedGroup::decode(&payload(first_sequence)), None);
+            assert!(LoggedRequests::decode(&payload(first_sequence)).is_none());
+        }
+    }
 }

@@ -19,6 +19,7 @@ mod close_mark;
 mod codec;
 mod frame;
 mod frame_walk;
+mod kept;
 mod log;
 mod range;
 mod reader;
@@ -28,7 +29,8 @@ mod trim;
 
 pub use check::check_log;
 pub use codec::{LoggedChange, LoggedGroup, sequence_numbers};
+pub use kept::{KeptEnd, KeptLogError, Until, read_kept};
 pub use log::{CommitLog, LogError, LogOptions};
 pub use range::{first_sequence, read_range};
 pub use reader::{LogPage, LogReader, ReadError};
-pub use trim::{Retention, Trimmed, bytes_after, trim};
+pub use trim::{HeldLog, Retention, Trimmed, bytes_after, trim};

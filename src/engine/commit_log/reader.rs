@@ -247,6 +247,7 @@ impl Page {
                 id: change.id,
                 record: change.record,
                 previous_index_key: change.previous_index_key,
+                trace: change.trace,
             };
             if !self.bounds.has_room_for(&change, self.page.changes.len(), self.bytes) {
                 self.full = true;

@@ -25,6 +25,7 @@ fn group(first: u64, changes: u64) -> Decided {
         previous_bytes: Some(1),
         previous_revision: Some(Revision(0)),
         previous_index_key: None,
+        trace: None,
     };
     let changes = (first..first + changes).map(change).collect();
     Decided { changes, requests: Vec::new(), time: CommitTime::from_unix_nanos(first as i64) }

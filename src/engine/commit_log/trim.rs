@@ -22,6 +22,15 @@ pub struct Retention {
     pub bytes: u64,
 }
 
+/// What of the log is held for somebody, and how much room that may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldLog {
+    /// What comes after this sequence number is held.
+    pub after: u64,
+    /// A held change may go all the same when the segments behind its own hold more bytes than this.
+    pub max_bytes: u64,
+}
+
 /// What was taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Trimmed {
@@ -34,12 +43,14 @@ pub struct Trimmed {
 }
 
 /// Removes the oldest segments as long as all their changes are at or below `needed_after` and past retention at
-/// `now`. `needed_after` is the least of all positions from which somebody may have to read on: the flushed checkpoint of the
-/// state, the newest snapshot, and whoever follows. The last segment stays. The log may be open and grow meanwhile.
+/// `now`. `needed_after` is the least of all positions from which the store itself may have to read on: the flushed checkpoint
+/// of the state and the newest snapshot. What is `held` stays too, within its bound. The last segment stays. The log may be
+/// open and grow meanwhile.
 pub fn trim(
     dir: &Path,
     incarnation: Incarnation,
     needed_after: u64,
+    held: Option<HeldLog>,
     retention: Retention,
     now: CommitTime,
 ) -> Result<Trimmed, LogError> {
@@ -56,6 +67,9 @@ pub fn trim(
         bytes_behind -= bytes;
         // The successor's first change is needed for its time, so it must be there in full.
         if next_first > needed_after {
+            break;
+        }
+        if held.is_some_and(|held| next_first > held.after + 1 && bytes_behind <= held.max_bytes) {
             break;
         }
         let Some(ended) = begin_time(dir, incarnation, next_first)? else { break };
@@ -109,9 +123,13 @@ mod tests {
     }
 
     fn first_kept(needed_after: u64, retention: Retention, now: i64) -> u64 {
+        first_kept_held(needed_after, None, retention, now)
+    }
+
+    fn first_kept_held(needed_after: u64, held: Option<HeldLog>, retention: Retention, now: i64) -> u64 {
         let dir = tempfile::tempdir().unwrap();
         let log = ten_segments(dir.path());
-        let trimmed = trim(dir.path(), STORE, needed_after, retention, at(now)).unwrap();
+        let trimmed = trim(dir.path(), STORE, needed_after, held, retention, at(now)).unwrap();
         let left = segment::list(dir.path()).unwrap();
         assert_eq!((left[0], left.len()), (trimmed.first_sequence, 10 - trimmed.segments));
         drop(log);
@@ -126,6 +144,23 @@ mod tests {
         }
         assert_eq!(first_kept(10, AT_ONCE, 100_000), 10, "the last segment stays");
         assert_eq!(first_kept(5, AT_ONCE, 100_000), 5);
+    }
+
+    #[test]
+    fn what_is_held_stays_until_there_is_too_much_of_it() {
+        for after in 0..=10 {
+            let held = HeldLog { after, max_bytes: u64::MAX };
+            assert_eq!(first_kept_held(10, Some(held), AT_ONCE, 100_000), (after + 1).min(10));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let log = ten_segments(dir.path());
+        let segment = bytes_after(dir.path(), 10).unwrap();
+        drop(log);
+        for (max_bytes, kept) in [(0, 10), (segment, 9), (3 * segment - 1, 8), (9 * segment, 1)] {
+            let held = HeldLog { after: 0, max_bytes };
+            assert_eq!(first_kept_held(10, Some(held), AT_ONCE, 100_000), kept, "{max_bytes}");
+            assert_eq!(first_kept_held(4, Some(held), AT_ONCE, 100_000), kept.min(4), "what the store needs stays");
+        }
     }
 
     #[test]

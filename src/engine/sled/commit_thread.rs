@@ -21,13 +21,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
+use super::answers::{Answering, Round};
 use super::committer::{Answer, CommitterParts, Message, Queued, Request, fail};
 use super::figures::SledFigures;
 use super::group_effect::{GroupEffect, GroupState};
+use super::group_trace::GroupTrace;
 use super::head::Head;
 use super::keys::Applied;
+use super::recent_records::RecentRecords;
 use super::space::SpaceWatch;
 use super::tree::Tree;
 use super::watchdog::{Progress, Step};
@@ -65,7 +68,11 @@ pub(super) struct CommitThread {
     /// The requests of the group in the making that are not decided yet.
     undecided: VecDeque<Request>,
     /// The callers of the group in the making, with what they will be told.
-    answers: Vec<(oneshot::Sender<Answer>, Answer)>,
+    answers: Vec<(Answering, Answer)>,
+    /// Those who were answered and may not have been woken.
+    round: Round,
+    /// What the group in the making tells those who trace its writes.
+    trace: GroupTrace,
     /// A batch was begun: if it does not end well, sled may hold half of it.
     applying: bool,
     suspect_mark: PathBuf,
@@ -77,6 +84,7 @@ pub(super) struct CommitThread {
     log: Option<CommitLog>,
     tree: Arc<Tree>,
     applied: Applied,
+    recent: RecentRecords,
     head: Arc<Head>,
     /// What the log remembers.
     requests: RequestMemory,
@@ -116,6 +124,8 @@ impl CommitThread {
             undecided: VecDeque::new(),
             closing: false,
             answers: Vec::new(),
+            round: Round::default(),
+            trace: GroupTrace::default(),
             applying: false,
             suspect_mark: parts.suspect_mark,
             queued,
@@ -123,6 +133,7 @@ impl CommitThread {
             log: Some(parts.log),
             tree: parts.tree,
             applied: parts.applied,
+            recent: RecentRecords::default(),
             head: parts.head,
             requests: parts.requests,
             incarnation: parts.incarnation,
@@ -172,9 +183,9 @@ impl CommitThread {
             self.queued.leave(request.size_bytes);
             request.answer
         });
-        for answer in self.answers.drain(..).map(|(answer, _)| answer).chain(undecided) {
-            let _ = answer.send(Err(StoreError::Failed { cause: cause.clone() }));
-        }
+        let callers = self.answers.drain(..).map(|(answer, _)| answer).chain(undecided);
+        self.round.hand_out(callers.map(|answer| (answer, Err(StoreError::Failed { cause: cause.clone() }))));
+        self.round.finish();
     }
 
     fn has_failed(&self) -> bool {
@@ -223,7 +234,11 @@ impl CommitThread {
         }
     }
 
-    fn receive(&self) -> Result<Message, RecvTimeoutError> {
+    fn receive(&mut self) -> Result<Message, RecvTimeoutError> {
+        if let Ok(message) = self.queue.try_recv() {
+            return Ok(message);
+        }
+        self.round.finish();
         match &self.unflushed {
             None => self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(unflushed) => self.queue.recv_timeout(FLUSH_INTERVAL.saturating_sub(unflushed.since.elapsed())),
@@ -236,23 +251,23 @@ impl CommitThread {
             _ => None,
         };
         if let Some(refusal) = refusal.or_else(|| (!self.space.has_room()).then_some(StoreError::DiskLow)) {
-            for request in self.undecided.drain(..) {
+            let refused = self.undecided.drain(..).map(|request| {
                 self.queued.leave(request.size_bytes);
-                let _ = request.answer.send(Err(refusal.clone()));
-            }
+                (request.answer, Err(refusal.clone()))
+            });
+            self.round.hand_out(refused);
             return Ok(());
         }
         let time = self.rules.clock.now().max(self.applied.time);
         self.requests.forget_old(time);
         let (group, effect) = self.decide(time)?;
         self.pass(Point::Decided)?;
-        if !group.changes.is_empty() || !group.requests.is_empty() {
-            self.make(group, &effect)?;
-        }
-        for (answer, outcome) in self.answers.drain(..) {
-            // Nobody may be waiting any more; the commit is made all the same.
-            let _ = answer.send(outcome);
-        }
+        let changes = group.changes.len();
+        let is_empty = changes == 0 && group.requests.is_empty();
+        let made = if is_empty { Ok(()) } else { self.make(group, &effect) };
+        self.trace.end(changes, made.is_err());
+        made?;
+        self.round.hand_out(self.answers.drain(..));
         let flush_due = self.unflushed.as_ref().is_some_and(|unflushed| {
             unflushed.groups >= FLUSH_GROUPS
                 || unflushed.bytes >= FLUSH_BYTES
@@ -264,7 +279,7 @@ impl CommitThread {
     /// Decides the requests of a group, as many as fit by what they really write: a small update of a large
     /// profile writes a large one.
     fn decide(&mut self, time: CommitTime) -> Result<(Decided, GroupEffect), StoreError> {
-        let state = GroupState::new(&self.tree, self.applied);
+        let state = GroupState::new(&self.tree, &self.recent, self.applied);
         let mut decision = GroupDecision::new(GroupBasis {
             state: &state,
             requests: &self.requests,
@@ -280,6 +295,7 @@ impl CommitThread {
             // The caller is known before anything can go wrong; until it is decided the outcome is unknown.
             let unknown = StoreError::Failed { cause: "the commit was not decided".into() };
             self.answers.push((request.answer, Err(unknown)));
+            self.trace.add(request.commit.trace);
             let outcome = decision.decide(request.commit);
             if let Err(error @ StoreError::Failed { .. }) = outcome {
                 return Err(error);
@@ -300,8 +316,10 @@ impl CommitThread {
         let Decided { changes, time, .. } = &group;
         let sequence = self.applied.sequence + sequence_numbers(changes.len());
         let prepared = self.tree.prepare(effect, changes, sequence, *time);
+        self.round.finish();
         let log = self.log.as_mut().ok_or(StoreError::Closed)?;
-        let appended = self.progress.during(Step::Append, || log.append(&group));
+        let append = || self.progress.during(Step::Append, || log.append(&group));
+        let appended = self.trace.part("commit_log.append", append);
         let bytes = appended.map_err(|error| StoreError::Failed { cause: error.to_string() })?;
         if self.progress.hung().is_cancelled() {
             // It came back after all, but the callers were told that the outcome is unknown, and it stays so.
@@ -313,8 +331,10 @@ impl CommitThread {
         self.applying = true;
         self.head.begin(sequence);
         self.pass(Point::BatchBegun)?;
-        self.applied = self.progress.during(Step::Apply, || self.tree.apply(prepared))?;
+        let apply = || self.progress.during(Step::Apply, || self.tree.apply(prepared));
+        self.applied = self.trace.part("sled.apply", apply)?;
         self.applying = false;
+        self.recent.follow(changes);
         self.pass(Point::Applied)?;
         self.observer.after_apply(changes);
         self.head.publish(sequence);
@@ -331,6 +351,7 @@ impl CommitThread {
 
     fn flush(&mut self) -> Result<(), StoreError> {
         if self.unflushed.take().is_some() && !self.has_failed() {
+            self.round.finish();
             self.flush_sled()?;
             self.checkpoint.store(self.applied.sequence, Ordering::Release);
             self.space.ask();
@@ -346,6 +367,7 @@ impl CommitThread {
 
     /// Flushes sled and leaves the log's mark; after a failure nothing is touched any more.
     fn close(&mut self) -> Result<(), StoreError> {
+        self.round.finish();
         let Some(log) = self.log.take().filter(|_| !self.has_failed()) else { return Ok(()) };
         self.flush_sled()?;
         log.close().map_err(|error| StoreError::Failed { cause: format!("closing the commit log: {error}") })

@@ -12,8 +12,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
+use super::answers::{self, Answering};
 use super::commit_thread::CommitThread;
 use super::figures::SledFigures;
 use super::head::Head;
@@ -44,7 +45,7 @@ pub struct QueueBounds {
 pub(super) struct Request {
     pub commit: Commit,
     pub size_bytes: usize,
-    pub answer: oneshot::Sender<Answer>,
+    pub answer: Answering,
 }
 
 /// What goes through the queue.
@@ -132,7 +133,7 @@ impl Committer {
             self.queued.bytes.fetch_sub(size_bytes, Ordering::Relaxed);
             return Err(StoreError::Overloaded);
         }
-        let (answer, answered) = oneshot::channel();
+        let (answer, answered) = answers::slot();
         self.queued.commits.fetch_add(1, Ordering::Relaxed);
         let sent = self.queue.try_send(Message::Commit(Request { commit, size_bytes, answer }));
         if let Err(error) = sent {
@@ -144,7 +145,7 @@ impl Committer {
         }
         tokio::select! {
             biased;
-            answer = answered => answer.unwrap_or_else(|_| Err(self.why_closed())),
+            answer = answered => answer.unwrap_or_else(|| Err(self.why_closed())),
             // The thread sits in the kernel and may never answer.
             () = self.progress.hung().cancelled() => Err(self.why_closed()),
         }

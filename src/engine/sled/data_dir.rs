@@ -200,6 +200,11 @@ impl DataDir {
         self.path.join("commit-log")
     }
 
+    /// The file that says who holds which part of the commit log.
+    pub fn holds(&self) -> PathBuf {
+        self.path.join("holds")
+    }
+
     /// The files beside sled's state.
     pub fn files(&self) -> Files {
         Files { commit_log: self.commit_log(), snapshots: self.snapshots(), incarnation: self.incarnation }
@@ -208,6 +213,11 @@ impl DataDir {
     /// The mark that sled's state may hold half a group.
     pub fn suspect_mark(&self) -> PathBuf {
         self.path.join("sled-suspect")
+    }
+
+    /// The mark that a read has met damage in sled's state.
+    pub fn doubt_mark(&self) -> PathBuf {
+        self.path.join("sled-doubtful")
     }
 
     /// What the mark says of sled's state, if there is one.
@@ -237,6 +247,7 @@ impl DataDir {
         fs::rename(self.rebuilt_sled(), self.sled())?;
         durable_file::sync_dir(&self.path)?;
         durable_file::remove_if_there(&self.suspect_mark())?;
+        durable_file::remove_if_there(&self.doubt_mark())?;
         durable_file::sync_dir(&self.path)?;
         for number in numbers.iter().rev().skip(MAX_SET_ASIDE) {
             let oldest = self.set_aside(*number);

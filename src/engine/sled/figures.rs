@@ -139,6 +139,11 @@ impl SledFigures {
         STEPS.iter().zip(&self.steps).map(|((_, name), seen)| (*name, seen.distribution()))
     }
 
+    /// How long the groups took to be in the log, with its syncs.
+    pub fn log_appends(&self) -> Distribution {
+        self.steps[Step::Append as usize].distribution()
+    }
+
     /// How many changes the groups had.
     pub fn group_writes(&self) -> Distribution {
         self.group_writes.distribution()

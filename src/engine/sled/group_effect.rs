@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::keys::{Applied, Counters};
+use super::recent_records::RecentRecords;
 use super::tree::{Tree, damaged};
 use crate::engine::decision::CurrentState;
 use crate::model::{Change, CommitTime, DomainKey, IndexKey, ProfileId, Record, counter_deltas};
@@ -77,13 +78,14 @@ impl GroupEffect {
 /// The tree as a group is decided on it: follows what each request of the group changes.
 pub struct GroupState<'a> {
     tree: &'a Tree,
+    recent: &'a RecentRecords,
     effect: RefCell<GroupEffect>,
 }
 
 impl<'a> GroupState<'a> {
     /// Before the group.
-    pub fn new(tree: &'a Tree, applied: Applied) -> Self {
-        Self { tree, effect: RefCell::new(GroupEffect::new(applied)) }
+    pub fn new(tree: &'a Tree, recent: &'a RecentRecords, applied: Applied) -> Self {
+        Self { tree, recent, effect: RefCell::new(GroupEffect::new(applied)) }
     }
 
     /// What the group's requests amount to.
@@ -94,7 +96,10 @@ impl<'a> GroupState<'a> {
 
 impl CurrentState for GroupState<'_> {
     fn record(&self, id: &ProfileId) -> Result<Option<Record>, StoreError> {
-        self.tree.record(id)
+        match self.recent.get(id) {
+            Some(record) => Ok(record.clone()),
+            None => self.tree.record(id),
+        }
     }
 
     fn has_email(&self, key: &IndexKey, counts: &dyn Fn(&ProfileId) -> bool) -> Result<bool, StoreError> {

@@ -2,7 +2,8 @@
 //!
 //! It looks at the log's directory every few seconds and costs a commit nothing. A snapshot is due when the log
 //! since the last one is longer than the live data and than a bound. A log segment goes when it is past retention,
-//! flushed into sled, and covered by the newest snapshot that this process has made or read through.
+//! flushed into sled, covered by the newest snapshot that this process has made or read through, and held by nobody. What
+//! is held has a bound, and is given up when there is no room for writes.
 //!
 //! A state that turns out damaged while it is copied is marked, and the store fails: the next open rebuilds it.
 
@@ -19,11 +20,12 @@ use tokio::sync::{oneshot, watch};
 
 use super::committer::fail;
 use super::figures::SledFigures;
+use super::holds::Holds;
 use super::pacer::{Pacer, Stopper};
 use super::snapshotter::{self, Snapshot, SnapshotFailure, Source};
 use super::space::Ballast;
 use super::tree::Tree;
-use crate::engine::commit_log::{Retention, bytes_after, trim};
+use crate::engine::commit_log::{HeldLog, Retention, bytes_after, trim};
 use crate::engine::durable_file;
 use crate::engine::snapshot::SnapshotDir;
 use crate::model::{Canonicalization, Incarnation};
@@ -53,6 +55,9 @@ pub struct MaintenanceParts {
     pub incarnation: Incarnation,
     pub canonicalization: Canonicalization,
     pub policy: SnapshotPolicy,
+    pub holds: Arc<Holds>,
+    /// How much of the log is kept for those who hold it, in bytes.
+    pub held_log_bytes: u64,
     pub clock: Clock,
     /// Whether snapshots are made.
     pub snapshots_due: bool,
@@ -241,14 +246,19 @@ impl Thread {
     }
 
     fn trim(&mut self) {
-        // Positions from which somebody may have to read on. Followers of the log will add theirs here.
         let needed_after = [self.proven.unwrap_or(0), self.parts.checkpoint.load(Ordering::Acquire)];
         let needed_after = needed_after.into_iter().min().unwrap_or(0);
         if needed_after == 0 {
             return;
         }
-        let MaintenanceParts { commit_log, incarnation, policy, clock, .. } = &self.parts;
-        match trim(commit_log, *incarnation, needed_after, policy.retention, clock.now()) {
+        let MaintenanceParts { commit_log, incarnation, policy, clock, holds, ballast, .. } = &self.parts;
+        // A follower that has stopped must not be what keeps writers out.
+        let max_bytes = if ballast.leaves_room_for(0).unwrap_or(true) { self.parts.held_log_bytes } else { 0 };
+        let trimmed = holds.trim(|held_after| {
+            let held = held_after.map(|after| HeldLog { after, max_bytes });
+            trim(commit_log, *incarnation, needed_after, held, policy.retention, clock.now())
+        });
+        match trimmed {
             Ok(trimmed) if trimmed.segments > 0 => tracing::info!(
                 segments = trimmed.segments,
                 bytes = trimmed.bytes,

@@ -7,7 +7,7 @@
 //! `commit_thread`.
 //!
 //! ```text
-//! data directory   LOCK   FORMAT   commit-log/   sled/   snapshots/   ballast
+//! data directory   LOCK   FORMAT   commit-log/   sled/   snapshots/   holds   ballast
 //! ```
 //!
 //! Behind that: `maintenance` makes snapshots and trims the log, `rebuild` replaces a damaged sled by a snapshot and
@@ -15,23 +15,31 @@
 //! `verify` checks everything against everything else, `offline` and `repair` do it to a directory that nobody serves, and
 //! `restore` makes a directory from a backup.
 
+mod answers;
 mod check;
 mod commit_thread;
 mod committer;
 mod data_dir;
 mod domain_counts;
+mod doubt;
 mod figures;
 mod group_effect;
+mod group_trace;
 mod head;
-mod keys;
+mod holds;
+// Open to the fuzz targets only (tests/fuzz).
+#[doc(hidden)]
+pub mod keys;
 mod log_check;
 mod maintenance;
 mod offline;
 mod open;
 mod pacer;
 mod rebuild;
+mod recent_records;
 mod repair;
 mod restore;
+mod restore_log;
 mod scan_pool;
 mod snapshotter;
 mod space;
@@ -49,7 +57,8 @@ pub use maintenance::SnapshotPolicy;
 pub use offline::verify as verify_offline;
 pub use open::{CheckAtOpen, OpenError, SledOptions};
 pub use repair::{Repaired, repair};
-pub use restore::{BackupFile, RestoreError, inspect, restore};
+pub use restore::{BackupFile, RestoreError, Restored, inspect, restore, restore_with_log};
+pub use restore_log::KeptLog;
 pub use snapshotter::Snapshot;
 pub use space::SpaceBounds;
 pub use store::SledStore;

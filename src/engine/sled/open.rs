@@ -15,6 +15,7 @@ use super::data_dir::{DataDir, DataDirError};
 use super::figures::{OpenFigures, SledFigures};
 use super::group_effect::GroupEffect;
 use super::head::Head;
+use super::holds::Holds;
 use super::maintenance::{Maintenance, MaintenanceParts, SnapshotPolicy};
 use super::space::{Ballast, SpaceBounds, SpaceWatch};
 use super::state::{self, State};
@@ -62,6 +63,8 @@ pub struct SledOptions {
     pub check_at_open: CheckAtOpen,
     /// When snapshots are made and how much of the log is kept.
     pub snapshots: SnapshotPolicy,
+    /// How much of the log is kept for those who hold it, in bytes; with more the oldest of it goes all the same.
+    pub held_log_bytes: u64,
     /// The room there should be on the disk.
     pub space: SpaceBounds,
     /// The length of a segment of the commit log.
@@ -89,6 +92,7 @@ impl SledOptions {
                 after_log_bytes: GIB,
                 retention: Retention { age: Duration::from_secs(24 * 3600), bytes: GIB },
             },
+            held_log_bytes: 4 * GIB,
             space: SpaceBounds::default(),
             log_segment_bytes: 64 * 1024 * 1024,
             disk: Disk::system(),
@@ -108,7 +112,9 @@ pub enum OpenError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// sled cannot be opened.
-    #[error("the state in {dir} cannot be opened: {cause}")]
+    #[error(
+        "the state in {dir} cannot be opened: {cause}; if the disk is sound and this stays, `profilestore repair` builds the state anew"
+    )]
     Sled {
         /// sled's directory.
         dir: PathBuf,
@@ -153,7 +159,8 @@ pub(super) struct Opened {
     pub committer: Committer,
     pub maintenance: Maintenance,
     pub head: Arc<Head>,
-    pub log_reader: LogReader,
+    pub log_reader: Arc<LogReader>,
+    pub holds: Arc<Holds>,
     pub figures: Arc<SledFigures>,
 }
 
@@ -195,7 +202,9 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
     let figures = Arc::new(SledFigures::new(figures));
     let checkpoint = Arc::new(AtomicU64::new(applied.sequence));
     let head = Arc::new(Head::new(data_dir.incarnation(), applied.sequence));
-    let log_reader = LogReader::new(data_dir.commit_log(), data_dir.incarnation());
+    let log_reader = Arc::new(LogReader::new(data_dir.commit_log(), data_dir.incarnation()));
+    let holds = Holds::open(data_dir.holds(), data_dir.incarnation(), head.clone(), log_reader.clone());
+    let holds = Arc::new(holds.map_err(|source| data_dir.access("read", source))?);
     let parts = CommitterParts {
         log,
         tree: tree.clone(),
@@ -222,6 +231,8 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         // While the index is being rebuilt a snapshot would be of two settings.
         snapshots_due: !options.reindex,
         policy: options.snapshots,
+        holds: holds.clone(),
+        held_log_bytes: options.held_log_bytes,
         clock: options.rules.clock.clone(),
         ballast,
         checkpoint,
@@ -229,5 +240,5 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         figures: figures.clone(),
     })
     .map_err(OpenError::Thread)?;
-    Ok(Opened { data_dir, tree, committer, maintenance, head, log_reader, figures })
+    Ok(Opened { data_dir, tree, committer, maintenance, head, log_reader, holds, figures })
 }

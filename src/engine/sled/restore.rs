@@ -7,6 +7,8 @@
 //! The store gets a new incarnation. Its changes go on after the backup's, and an old store that also went on has made
 //! other ones with the same numbers; with another incarnation nobody takes the etags of one for the other's. The etag
 //! that each record ends with is written anew.
+//!
+//! With a kept commit log (`restore_log.rs`) the store is as of a later point than the backup.
 
 use std::fs;
 use std::io;
@@ -15,9 +17,9 @@ use std::path::{Path, PathBuf};
 use super::data_dir::DataDir;
 use super::offline;
 use super::open::{OpenError, SledOptions};
-use super::rebuild;
+use super::rebuild::{self, Built};
+use super::restore_log::{KeptLog, begin_log};
 use super::state::Trouble;
-use crate::engine::commit_log::CommitLog;
 use crate::engine::durable_file;
 use crate::engine::snapshot::{
     SnapshotEnd, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotRow, SnapshotWriter,
@@ -37,6 +39,22 @@ pub enum RestoreError {
         file: PathBuf,
         /// What is wrong with it.
         source: SnapshotError,
+    },
+    /// The point lies before the backup.
+    #[error("the backup is as of change {sequence}, committed at {}, which is after that point; use an older backup", .time.to_timestamp())]
+    BeforeBackup {
+        /// As of which change the backup is.
+        sequence: u64,
+        /// When that was committed.
+        time: CommitTime,
+    },
+    /// The kept commit log does not lead from the backup to the point.
+    #[error("the commit log in {dir} does not lead from the backup to that point: {what}")]
+    Log {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong with it, in a sentence.
+        what: String,
     },
     /// Something is there already.
     #[error("{dir} is not empty: it holds {found}; restore into a directory that is empty or does not exist")]
@@ -73,6 +91,17 @@ pub struct BackupFile {
     pub profiles: u64,
 }
 
+/// What a restore came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restored {
+    /// The new store.
+    pub store: BackupFile,
+    /// How many changes of the kept commit log it has beyond the backup.
+    pub replayed_changes: u64,
+    /// The log ended in half a group, which was left out.
+    pub log_was_torn: bool,
+}
+
 /// Reads a backup file through with all its checksums.
 pub fn inspect(file: &Path) -> Result<BackupFile, SnapshotError> {
     let (_, end) = read_through(file)?;
@@ -89,6 +118,12 @@ fn read_through(file: &Path) -> Result<(SnapshotHeader, SnapshotEnd), SnapshotEr
 /// Builds a data directory at `options.path`, which must be absent or empty, from a backup file, with a new
 /// incarnation, and checks it. Blocks.
 pub fn restore(file: &Path, options: &SledOptions) -> Result<BackupFile, RestoreError> {
+    restore_with_log(file, None, options).map(|restored| restored.store)
+}
+
+/// The same, and then the changes of a kept commit log up to a point. The log must be of the store that the backup is of,
+/// and lead on from the backup without a gap.
+pub fn restore_with_log(file: &Path, log: Option<&KeptLog>, options: &SledOptions) -> Result<Restored, RestoreError> {
     let of_file = |source| RestoreError::File { file: file.to_owned(), source };
     // Nothing is written before the whole file was found good.
     let (header, _) = read_through(file).map_err(of_file)?;
@@ -101,7 +136,7 @@ pub fn restore(file: &Path, options: &SledOptions) -> Result<BackupFile, Restore
     }
     let staging =
         SledOptions { path: dir.join(RESTORING), canonicalization: header.canonicalization, ..options.clone() };
-    let built = build(file, &staging);
+    let built = build(file, log, &staging);
     if built.is_err() {
         // Whatever stays has a name under which it does not open.
         let _ = fs::remove_dir_all(&staging.path);
@@ -114,18 +149,18 @@ pub fn restore(file: &Path, options: &SledOptions) -> Result<BackupFile, Restore
     Ok(built)
 }
 
-fn build(file: &Path, options: &SledOptions) -> Result<BackupFile, RestoreError> {
+fn build(file: &Path, log: Option<&KeptLog>, options: &SledOptions) -> Result<Restored, RestoreError> {
     let of_file = |source| RestoreError::File { file: file.to_owned(), source };
     let write = |source| RestoreError::Write { dir: options.path.clone(), source };
     let mut data_dir = DataDir::open(&options.path, options.canonicalization, false).map_err(OpenError::from)?;
     data_dir.snapshots().prepare().map_err(write)?;
-    let end = copy(file, &data_dir).map_err(of_file)?;
-    CommitLog::begin(&data_dir.commit_log(), data_dir.incarnation(), end.sequence + 1).map_err(write)?;
-    match rebuild::build(&data_dir, options, Some(end.sequence)) {
-        Ok(_) => {}
+    let (header, end) = copy(file, &data_dir).map_err(of_file)?;
+    let reached = begin_log(log, (&header, &end), &data_dir, options)?;
+    let Built { applied, .. } = match rebuild::build(&data_dir, options, Some(end.sequence)) {
+        Ok(built) => built,
         Err(Trouble::Damaged(what)) => return Err(RestoreError::Built(what)),
         Err(Trouble::Refused(error)) => return Err(error.into()),
-    }
+    };
     data_dir.replace_state().map_err(write)?;
     data_dir.finish_creation().map_err(OpenError::from)?;
     drop(data_dir);
@@ -133,31 +168,38 @@ fn build(file: &Path, options: &SledOptions) -> Result<BackupFile, RestoreError>
     if let Some(problem) = report.problems.first() {
         return Err(RestoreError::Built(problem.description.clone()));
     }
-    if report.profiles != end.totals.profiles {
-        return Err(RestoreError::Built("it does not hold as many profiles as the backup".into()));
+    if report.profiles != applied.totals.profiles || applied.sequence != reached.sequence {
+        return Err(RestoreError::Built("it does not hold what was restored into it".into()));
     }
-    Ok(BackupFile { sequence: end.sequence, time: end.time, profiles: end.totals.profiles })
+    let time = reached.time.unwrap_or(end.time);
+    let store = BackupFile { sequence: reached.sequence, time, profiles: report.profiles };
+    Ok(Restored { store, replayed_changes: reached.changes, log_was_torn: reached.torn })
 }
 
 /// Writes the backup as a snapshot of the new store: the same records with etags of the new incarnation.
-fn copy(file: &Path, data_dir: &DataDir) -> Result<SnapshotEnd, SnapshotError> {
+fn copy(file: &Path, data_dir: &DataDir) -> Result<(SnapshotHeader, SnapshotEnd), SnapshotError> {
     let mut reader = SnapshotReader::open(file)?;
-    let old = reader.header().incarnation;
-    let header = SnapshotHeader { incarnation: data_dir.incarnation(), ..*reader.header() };
+    let backup = *reader.header();
+    let header = SnapshotHeader { incarnation: data_dir.incarnation(), ..backup };
     let snapshots = data_dir.snapshots();
     let mut writer = SnapshotWriter::create(&snapshots.temporary(), &header)?;
     while let Some(rows) = reader.next_block()? {
         for row in rows {
-            writer.push(&with_incarnation(row, old, header.incarnation)?)?;
+            writer.push(&with_incarnation(row, backup.incarnation, header.incarnation)?)?;
         }
     }
     let end = reader.end().ok_or_else(|| SnapshotError::Damaged("it has no end mark".into()))?;
     writer.finish(&end)?;
     snapshots.publish(end.sequence)?;
-    Ok(end)
+    Ok((backup, end))
 }
 
-fn with_incarnation(row: SnapshotRow, old: Incarnation, new: Incarnation) -> Result<SnapshotRow, SnapshotError> {
+/// A row with the etag of another incarnation.
+pub(super) fn with_incarnation(
+    row: SnapshotRow,
+    old: Incarnation,
+    new: Incarnation,
+) -> Result<SnapshotRow, SnapshotError> {
     let Some(record) = &row.record else { return Ok(row) };
     let (old, new) = (Etag::new(old, row.revision), Etag::new(new, row.revision));
     let record = record.with_etag(&old, &new);

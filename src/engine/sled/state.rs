@@ -124,7 +124,7 @@ fn bring_up_tree(data_dir: &DataDir, tree: &Tree, is_new: bool, options: &SledOp
     }
     let check_due = match options.check_at_open {
         CheckAtOpen::Always => true,
-        CheckAtOpen::AfterCrash => !log.was_closed_cleanly(),
+        CheckAtOpen::AfterCrash => !log.was_closed_cleanly() || data_dir.doubt_mark().exists(),
         CheckAtOpen::Never => false,
     };
     let mut check_took = None;
@@ -133,6 +133,7 @@ fn bring_up_tree(data_dir: &DataDir, tree: &Tree, is_new: bool, options: &SledOp
         let found = check::check(tree, &applied)?;
         check_took = Some(started.elapsed());
         applied.digest = Some(found);
+        durable_file::remove_if_there(&data_dir.doubt_mark()).map_err(|source| data_dir.access("written", source))?;
     }
     pass(Point::StateChecked)?;
     Ok((log, applied, replayed_groups, check_took))
@@ -181,6 +182,7 @@ pub(super) fn apply_rows(
             previous_bytes: current.as_ref().map(Record::profile_len),
             previous_revision: current.as_ref().map(Record::revision),
             previous_index_key: current.as_ref().and_then(Record::index_key),
+            trace: None,
         });
     }
     let mut effect = GroupEffect::new(*applied);

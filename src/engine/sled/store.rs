@@ -10,8 +10,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::committer::{Committer, QueueBounds};
 use super::data_dir::DataDir;
+use super::doubt::Doubt;
 use super::figures::{Operation, SledFigures};
 use super::head::Head;
+use super::holds::Holds;
 use super::maintenance::Maintenance;
 use super::open::{self, OpenError, SledOptions};
 use super::pacer::{Pacer, Stopper};
@@ -26,8 +28,9 @@ use crate::model::{
     Canonicalization, Domain, DomainKey, Draft, Outcome, Precondition, ProfileId, Record, UpdateFn, Write, limits,
 };
 use crate::store::{
-    Backup, ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainOrder, DomainPage, Outcomes,
-    Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport,
+    Backup, ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainOrder, DomainPage, Hold,
+    HoldName, Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus,
+    VerifyProgress, VerifyReport,
 };
 
 /// Up to this many ids are looked up where the caller runs; a look-up takes microseconds.
@@ -59,6 +62,7 @@ pub struct SledStore {
     scans: ScanPool,
     head: Arc<Head>,
     log_reader: Arc<LogReader>,
+    holds: Arc<Holds>,
     near_log_reads: ScanPool,
     far_log_reads: ScanPool,
     look_ups: ScanPool,
@@ -67,6 +71,7 @@ pub struct SledStore {
     /// Ends the check at the close.
     closing: Stopper,
     backups: Arc<Semaphore>,
+    doubt: Doubt,
     figures: Arc<SledFigures>,
     /// The lock on the directory; given up at the close.
     data_dir: Mutex<Option<DataDir>>,
@@ -87,13 +92,15 @@ impl SledStore {
             maintenance: Arc::new(opened.maintenance),
             scans,
             head: opened.head,
-            log_reader: Arc::new(opened.log_reader),
+            log_reader: opened.log_reader,
+            holds: opened.holds,
             near_log_reads: ScanPool::new(RUNNING_LOG_READS, WAITING_LOG_READS),
             far_log_reads: ScanPool::new(RUNNING_LOG_READS, WAITING_LOG_READS),
             look_ups,
             verifications: ScanPool::new(1, 0),
             closing: Stopper::default(),
             backups: Arc::new(Semaphore::new(1)),
+            doubt: Doubt::new(opened.data_dir.doubt_mark()),
             figures: opened.figures,
             data_dir: Mutex::new(Some(opened.data_dir)),
         })
@@ -164,8 +171,9 @@ impl SledStore {
         let tree = self.tree.read();
         let Some(tree) = &*tree else { return Err(StoreError::Closed) };
         // sled panics on some damaged pages; the caller should get an error and not a broken connection.
-        catch_unwind(AssertUnwindSafe(|| read(tree)))
-            .unwrap_or_else(|_| Err(StoreError::Corrupt(Corruption("sled panicked while it read".into()))))
+        let read = catch_unwind(AssertUnwindSafe(|| read(tree)))
+            .unwrap_or_else(|_| Err(StoreError::Corrupt(Corruption("sled panicked while it read".into()))));
+        self.doubt.note(read)
     }
 
     fn ensure_not_closed(&self) -> Result<(), StoreError> {
@@ -177,7 +185,7 @@ impl SledStore {
         scan: impl FnOnce(&Tree, &Cancelled) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let tree = self.tree.read().clone().ok_or(StoreError::Closed)?;
-        self.scans.run(move |cancelled| scan(&tree, cancelled)).await
+        self.doubt.note(self.scans.run(move |cancelled| scan(&tree, cancelled)).await)
     }
 
     async fn read_log<T: Send + 'static>(
@@ -215,7 +223,7 @@ impl Store for SledStore {
                 })
                 .collect()
         };
-        self.look_ups.run(look_up).await
+        self.doubt.note(self.look_ups.run(look_up).await)
     }
 
     async fn commit(&self, commit: Commit) -> Result<Outcomes, StoreError> {
@@ -284,6 +292,19 @@ impl Store for SledStore {
         self.ensure_not_closed()?;
         let oldest = self.read_log(&self.far_log_reads, |reader| Ok(reader.oldest()?)).await?;
         Ok(self.head.position(oldest))
+    }
+
+    async fn hold(&self, name: &HoldName, position: &Position) -> Result<(), StoreError> {
+        self.ensure_not_closed()?;
+        self.holds.hold(name, position).await
+    }
+
+    async fn release_hold(&self, name: &HoldName) -> Result<bool, StoreError> {
+        self.holds.release(name).await
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+        self.holds.list().await
     }
 
     fn watch_head(&self) -> watch::Receiver<Position> {
@@ -358,6 +379,7 @@ impl Store for SledStore {
         })
         .await;
         self.scans.close().await;
+        self.holds.close().await;
         self.near_log_reads.close().await;
         self.far_log_reads.close().await;
         self.look_ups.close().await;

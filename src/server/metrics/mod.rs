@@ -2,13 +2,14 @@
 //!
 //! Everything is asked for when it is scraped, so nothing is looked up or formatted for a call. [`exposition`] writes
 //! the format; `rpc` shows the calls, `store` the store and the cache, `feed` the feed, `serving` connections and
-//! threads, `process` the process.
+//! threads, `publisher` the publisher, `process` the process.
 //!
 //! Invariant: labels are names from the code. No id, e-mail or other text of a caller or an operator is one.
 
 mod exposition;
 mod feed;
 mod process;
+mod publisher;
 mod rpc;
 mod serving;
 mod store;
@@ -31,6 +32,7 @@ use super::serving::ServingFigures;
 use super::settings::LimitSettings;
 use super::stack::ServerStore;
 use crate::feed::Feed;
+use crate::feed::publisher::SharedFigures;
 use crate::observe::Calls;
 use crate::rpc::Services;
 use crate::store::Store;
@@ -57,6 +59,8 @@ pub struct Sources {
     pub main: RuntimeMetrics,
     /// The bounds that figures are shown with.
     pub limits: LimitSettings,
+    /// The publisher, if there is one.
+    pub publisher: Option<Arc<SharedFigures>>,
 }
 
 /// The page with all figures.
@@ -74,7 +78,7 @@ impl Metrics {
 
     /// Everything as of now. What the store cannot tell at present is left out.
     pub async fn page(&self) -> String {
-        let Sources { calls, services, store, feed, serving, main, limits } = &self.sources;
+        let Sources { calls, services, store, feed, serving, main, limits, publisher } = &self.sources;
         let process = self.process.lock().await;
         let disk_bytes = timeout(PATIENCE, store.disk_bytes()).await.ok().and_then(Result::ok);
         let window = timeout(PATIENCE, feed.window()).await.ok().and_then(Result::ok);
@@ -90,6 +94,9 @@ impl Metrics {
         serving::write_connections(&mut page, serving, limits.connections);
         serving::write_request_bytes(&mut page, services.request_bytes_in_flight(), limits.request_bytes_in_flight);
         serving::write_runtimes(&mut page, &serving.runtimes(), main);
+        if let Some(publisher) = publisher {
+            publisher::write(&mut page, &publisher.read());
+        }
         process.write(&mut page);
         page.into_text()
     }

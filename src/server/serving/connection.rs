@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::ServingLimits;
+use super::executor::LocalExecutor;
 use super::gathered_io::{Progress, gathered};
 
 /// What every HTTP/2 client sends first (RFC 9113, section 3.4).
@@ -62,32 +63,6 @@ pub enum ConnectionError {
     TooOld,
 }
 
-/// Spawns a connection's calls on its own thread, and counts them.
-#[derive(Debug, Clone, Default)]
-struct LocalExecutor {
-    calls: Rc<Cell<usize>>,
-}
-
-/// A call that runs.
-struct Running(Rc<Cell<usize>>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        self.calls.set(self.calls.get() + 1);
-        let running = Running(self.calls.clone());
-        tokio::task::spawn_local(async move {
-            let _running = running;
-            future.await;
-        });
-    }
-}
-
 /// Serves a connection to its end. After `shutdown`, or when it is old, it takes no new calls and ends with the last
 /// one. Must run in a `LocalSet`, on which the calls run too.
 ///
@@ -119,8 +94,10 @@ where
     let service = RefCell::new(service);
     let service = service_fn(move |request| service.borrow_mut().call(request));
     let executor = LocalExecutor::default();
-    let calls = executor.calls.clone();
-    let connection = http2::Builder::new(executor)
+    let calls = executor.calls();
+    let connection = http2::Builder::new(executor.clone())
+        // gRPC has no use for it.
+        .auto_date_header(false)
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_per_connection)
         .max_header_list_size(limits.header_bytes)
@@ -135,6 +112,7 @@ where
     let mut drain: Option<Drain> = None;
     let mut ended = None;
     poll_fn(|cx| {
+        executor.begin_turn();
         let old = age.poll(cx);
         if old == Some(Old::Cut) {
             return Poll::Ready(Err(ConnectionError::TooOld));

@@ -18,6 +18,7 @@
 //! to an answer leads past it; what a client certificate says reaches it as an extension of the request.
 
 mod connection;
+mod executor;
 mod figures;
 mod gathered_io;
 mod throttle;

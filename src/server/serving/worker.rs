@@ -16,6 +16,7 @@ use tower::Service;
 use super::ServingLimits;
 use super::connection::{ConnectionError, serve_connection};
 use super::figures::{End, ServingFigures};
+use crate::observe::origin::with_peer;
 
 /// A connection on its way to a worker. Bounded by the permits, so the queue needs no bound of its own.
 pub struct Accepted {
@@ -117,8 +118,11 @@ async fn work<S, B>(
         let (service, shutdown) = (service.clone(), shutdown.clone());
         connections.spawn_local(async move {
             let _permit = permit;
-            serve_connection(prepared(stream)?, service, limits, shutdown).await
+            let peer = stream.peer_addr().ok();
+            with_peer(peer, serve_connection(prepared(stream)?, service, limits, shutdown)).await
         });
+        // The connections that are there have their turn before the next one begins.
+        tokio::task::yield_now().await;
     }
     let drained = tokio::time::timeout(limits.drain_timeout, async {
         while let Some(ended) = connections.join_next().await {

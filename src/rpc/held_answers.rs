@@ -1,0 +1,328 @@
+//! The bytes of all answers that were made and that the sockets have not taken yet, and their bound.
+//!
+//! HTTP/2 lets a client ask for more and take nothing: each of its calls could hold a page of megabytes for as long as its
+//! connection lives. So each larger message of an answer is charged from when it is made until its last byte has gone to
+//! the socket. A read for whose answer there is no room is refused with `RESOURCE_EXHAUSTED`, and so is the
+//! rest of a stream, which can be gone on with; what was written is always told.
+//!
+//! Invariant: the charge lives with the bytes ([`Message`]), so it is given back however they end.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Buf;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tonic::Status;
+use tower::Service;
+
+use super::deadline::trailers;
+use super::error::RpcError;
+use super::lane_body::{LaneBody, Message};
+use crate::store::StoreError;
+
+/// The bound where nothing else is said.
+pub const ANSWER_BYTES_HELD: usize = 256 * 1024 * 1024;
+/// Smaller messages are not charged. They take no more than the calls themselves.
+const SMALL: usize = 4096;
+/// Calls whose answers say what became of a write.
+const WRITES: [&str; 5] = ["CreateProfile", "UpdateProfile", "DeleteProfile", "BatchWriteProfiles", "ImportProfiles"];
+
+/// The bytes held of all answers.
+#[derive(Debug)]
+pub struct HeldAnswers {
+    bytes: AtomicUsize,
+    limit: usize,
+}
+
+/// What one message is charged.
+#[derive(Debug)]
+pub struct Charge {
+    held: Arc<HeldAnswers>,
+    bytes: usize,
+}
+
+impl HeldAnswers {
+    /// None yet, and at most `limit`.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { bytes: AtomicUsize::new(0), limit })
+    }
+
+    /// The bytes that are held now.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Charges a message; `None` when there is no room and it `may_be_refused`.
+    fn charge(self: &Arc<Self>, bytes: usize, may_be_refused: bool) -> Option<Charge> {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let charge = Charge { held: self.clone(), bytes };
+        (!may_be_refused || before.saturating_add(bytes) <= self.limit).then_some(charge)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A service whose answers are charged while they are held.
+#[derive(Debug, Clone)]
+pub struct Holding<S> {
+    inner: S,
+    held: Arc<HeldAnswers>,
+}
+
+impl<S> Holding<S> {
+    /// Charges the answers of a service.
+    pub fn new(inner: S, held: Arc<HeldAnswers>) -> Self {
+        Self { inner, held }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Holding<S>
+where
+    S: Service<Request<B>, Response = Response<LaneBody<R>>>,
+    R: Body<Data: Into<Message>> + Default + Unpin,
+{
+    type Response = Response<HeldBody<R>>;
+    type Error = S::Error;
+    type Future = HoldingFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let method = request.uri().path().rsplit('/').next();
+        let may_be_refused = !method.is_some_and(|method| WRITES.contains(&method));
+        HoldingFuture { call: self.inner.call(request), held: Some(self.held.clone()), may_be_refused }
+    }
+}
+
+pin_project! {
+    /// A call whose answer will be charged.
+    pub struct HoldingFuture<F> {
+        #[pin]
+        call: F,
+        held: Option<Arc<HeldAnswers>>,
+        may_be_refused: bool,
+    }
+}
+
+impl<F, R, E> Future for HoldingFuture<F>
+where
+    F: Future<Output = Result<Response<LaneBody<R>>, E>>,
+    R: Body<Data: Into<Message>> + Default + Unpin,
+{
+    type Output = Result<Response<HeldBody<R>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.call.poll(cx))?;
+        let Some(held) = this.held.take() else { return Poll::Pending };
+        // An answer that is only a status ends with its head, and must go on saying so.
+        let is_small =
+            response.body().is_end_stream() || response.body().whole_bytes().is_some_and(|bytes| bytes <= SMALL);
+        let holder = Holder { held, may_be_refused: *this.may_be_refused };
+        let mut response = response.map(|body| HeldBody { body, holder: Some(holder), first: None, is_over: false });
+        if is_small {
+            return Poll::Ready(Ok(response));
+        }
+        // HTTP/2 asks for the message when the client takes more, which may be never: it is there, and counts, from now
+        // on. Nobody is woken by this look; a body that is not ready is looked at again.
+        let body = response.body_mut();
+        if let Poll::Ready(first) = Pin::new(&mut body.body).poll_frame(&mut Context::from_waker(Waker::noop())) {
+            match body.charged(first) {
+                Ok(first) => body.first = Some(first),
+                Err(refused) => return Poll::Ready(Ok(refused.into_http())),
+            }
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+struct Holder {
+    held: Arc<HeldAnswers>,
+    may_be_refused: bool,
+}
+
+/// What a poll of the body gives.
+type Polled<E> = Option<Result<Frame<Message>, E>>;
+
+/// A body whose larger messages are charged.
+pub struct HeldBody<R: Body> {
+    body: LaneBody<R>,
+    /// `None` for an answer that is only a status.
+    holder: Option<Holder>,
+    /// What the first look gave.
+    first: Option<Polled<R::Error>>,
+    /// Whether the rest was refused.
+    is_over: bool,
+}
+
+impl<R: Body> HeldBody<R> {
+    /// Whether the fast lane answered.
+    pub fn is_from_the_lane(&self) -> bool {
+        self.body.is_from_the_lane()
+    }
+
+    /// The bytes of the request and of the answer, if the fast lane answered and none of it was taken yet.
+    pub fn lane_bytes(&self) -> Option<(usize, usize)> {
+        self.body.lane_bytes()
+    }
+
+    /// What the service behind the fast lane answered.
+    pub fn behind(&self) -> Option<&R> {
+        self.body.behind()
+    }
+
+    /// Charges what a poll gave; fails when there is no room for it.
+    fn charged(&self, mut polled: Polled<R::Error>) -> Result<Polled<R::Error>, Status> {
+        if let (Some(holder), Some(Ok(frame))) = (&self.holder, &mut polled)
+            && let Some(message) = frame.data_mut()
+            && message.remaining() > SMALL
+        {
+            let charge = holder.held.charge(message.remaining(), holder.may_be_refused);
+            message.charge(charge.ok_or_else(|| Status::from(RpcError::Store(StoreError::Overloaded)))?);
+        }
+        Ok(polled)
+    }
+}
+
+impl<R: Body + Default> Default for HeldBody<R> {
+    fn default() -> Self {
+        Self { body: LaneBody::default(), holder: None, first: None, is_over: false }
+    }
+}
+
+impl<R> Body for HeldBody<R>
+where
+    R: Body<Data: Into<Message>> + Unpin,
+    R::Error: Unpin,
+{
+    type Data = Message;
+    type Error = R::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled<R::Error>> {
+        let this = self.get_mut();
+        if this.is_over {
+            return Poll::Ready(None);
+        }
+        if let Some(first) = this.first.take() {
+            return Poll::Ready(first);
+        }
+        let polled = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        Poll::Ready(this.charged(polled).unwrap_or_else(|refused| {
+            this.is_over = true;
+            Some(Ok(Frame::trailers(trailers(refused))))
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.first {
+            Some(first) => first.is_none(),
+            None => self.is_over || self.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // A body whose rest may be refused must not promise its size.
+        if self.holder.is_some() { SizeHint::default() } else { self.body.size_hint() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use http::{HeaderMap, header};
+    use http_body_util::BodyExt;
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+
+    const PAGE: usize = 10_000;
+    const LIST: &str = "/profilestore.v1.ProfileService/ListProfiles";
+    const BATCH_WRITE: &str = "/profilestore.v1.ProfileService/BatchWriteProfiles";
+
+    /// A body of messages of these sizes.
+    #[derive(Default)]
+    struct Messages(Vec<usize>);
+
+    impl Body for Messages {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.pop().map(|bytes| Ok(Frame::data(vec![0; bytes].into()))))
+        }
+    }
+
+    async fn ask(held: &Arc<HeldAnswers>, path: &str, messages: &[usize]) -> Response<HeldBody<Messages>> {
+        let messages: Vec<_> = messages.iter().rev().copied().collect();
+        let answer = move |_: Request<()>| {
+            let body = LaneBody::Inner { body: Messages(messages.clone()) };
+            std::future::ready(Ok::<_, Infallible>(Response::new(body)))
+        };
+        Holding::new(service_fn(answer), held.clone()).oneshot(Request::get(path).body(()).unwrap()).await.unwrap()
+    }
+
+    fn is_refused(headers: &HeaderMap) -> bool {
+        Status::from_header_map(headers).is_some_and(|status| status.code() == tonic::Code::ResourceExhausted)
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_charged_until_its_bytes_are_dropped() {
+        let held = HeldAnswers::new(2 * PAGE);
+        let answers = [ask(&held, LIST, &[PAGE]).await, ask(&held, LIST, &[PAGE]).await];
+        assert_eq!(held.bytes(), 2 * PAGE);
+        assert!(is_refused(ask(&held, LIST, &[PAGE]).await.headers()));
+        assert!(!is_refused(ask(&held, LIST, &[SMALL]).await.headers()), "it is not charged");
+        assert!(!is_refused(ask(&held, BATCH_WRITE, &[PAGE]).await.headers()), "it tells what was written");
+        let [mut first, second] = answers;
+        let mut message = first.frame().await.unwrap().unwrap().into_data().unwrap();
+        drop(first);
+        message.advance(PAGE - 1);
+        assert_eq!(held.bytes(), 2 * PAGE);
+        drop(message);
+        assert_eq!(held.bytes(), PAGE);
+        drop(second);
+        assert_eq!(held.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_a_message_still_ends_with_its_head() {
+        let held = HeldAnswers::new(PAGE);
+        assert!(ask(&held, LIST, &[]).await.body().is_end_stream());
+        assert!(!ask(&held, LIST, &[PAGE]).await.body().is_end_stream());
+        // As tonic has it: not known to be over before it is asked.
+        let over = LaneBody::<Messages>::default();
+        let body = HeldBody { body: over, holder: None, first: Some(None), is_over: false };
+        assert!(body.is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn a_stream_without_room_for_its_next_message_ends_with_a_status() {
+        let held = HeldAnswers::new(PAGE);
+        let mut stream = ask(&held, LIST, &[PAGE, 10, PAGE, PAGE]).await;
+        let mut taken = Vec::new();
+        for _ in 0..2 {
+            taken.push(stream.frame().await.unwrap().unwrap().into_data().unwrap());
+        }
+        let refused = stream.frame().await.unwrap().unwrap().into_trailers().unwrap();
+        assert!(is_refused(&refused) && !refused.contains_key(header::CONTENT_TYPE));
+        assert!(stream.body().is_end_stream() && stream.frame().await.is_none());
+        drop(taken);
+        assert_eq!(held.bytes(), 0);
+    }
+}

@@ -1,0 +1,120 @@
+//! The log while the server runs: its filter, its lines about calls, and what is never in it.
+
+use profilestore::pb::GetProfileRequest;
+use rustix::process::Signal;
+use tonic::{Code, Request};
+
+use crate::otlp_receiver::Observed;
+use crate::*;
+
+/// Every call is slower than this.
+const ALL_ARE_SLOW: (&str, &str) = ("PROFILESTORE__OBSERVE__SLOW_REQUEST", "1ns");
+
+fn get(id: &str) -> GetProfileRequest {
+    GetProfileRequest { id: id.into(), ..Default::default() }
+}
+
+#[test]
+fn a_slow_call_leaves_a_line_that_says_all_about_it_but_nothing_of_the_profile() {
+    let server = Observed::start(&[ALL_ARE_SLOW]);
+    server.block_on(async {
+        let mut profiles = server.profiles();
+        let mut request = Request::new(get("nobody-of-that-name"));
+        request.metadata_mut().insert("x-request-id", "order-66.a_b".parse().unwrap());
+        assert_eq!(profiles.get_profile(request).await.unwrap_err().code(), Code::NotFound);
+        let mut request = Request::new(get("nobody-of-that-name"));
+        request.metadata_mut().insert("x-request-id", "ada@example.com".parse().unwrap());
+        assert_eq!(profiles.get_profile(request).await.unwrap_err().code(), Code::NotFound);
+    });
+    let line = server.wait_for_line("a call was slow", |line| line["request_id"] == "order-66.a_b");
+    assert_eq!(line["method"], "profilestore.v1.ProfileService/GetProfile");
+    assert_eq!((line["code"].as_str(), line["source"].as_str()), (Some("NotFound"), Some("store")));
+    assert!(line["duration_ms"].as_f64().unwrap() > 0.0);
+    assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
+    assert_eq!(line["received_bytes"], 5 + 2 + "nobody-of-that-name".len());
+    assert!(line.get("trace_id").is_none(), "there is no trace: {line}");
+    let made = server.wait_for_line("a call was slow", |line| line["source"] == "negative");
+    assert_eq!(made["request_id"].as_str().unwrap().len(), 36, "one was made: {made}");
+    assert!(!server.log_text().contains("nobody-of") && !server.log_text().contains("ada@"));
+}
+
+#[test]
+fn a_call_that_fails_by_the_servers_fault_leaves_a_line_and_a_callers_mistake_none() {
+    let server = Observed::start(&[]);
+    server.block_on(async {
+        let no_such = "/profilestore.v1.ProfileService/NameOfNobody".parse().unwrap();
+        let mut grpc = tonic::client::Grpc::new(server.channel());
+        grpc.ready().await.unwrap();
+        let codec = tonic_prost::ProstCodec::<GetProfileRequest, GetProfileRequest>::default();
+        let answer = grpc.unary(Request::new(get("")), no_such, codec).await;
+        assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
+        assert_eq!(server.profiles().get_profile(get("")).await.unwrap_err().code(), Code::InvalidArgument);
+    });
+    let line = server.wait_for_line("a call failed", |_| true);
+    assert_eq!((line["method"].as_str(), line["code"].as_str()), (Some("unknown/unknown"), Some("Unimplemented")));
+    assert_eq!(server.lines("a call failed").len(), 1);
+    assert_eq!(server.lines("a call was slow").len(), 0);
+    assert!(!server.log_text().contains("NameOfNobody"));
+}
+
+#[test]
+fn a_storm_of_slow_calls_leaves_few_lines_that_count_the_others() {
+    let server = Observed::start(&[ALL_ARE_SLOW]);
+    let calls = 500;
+    let started = Instant::now();
+    server.block_on(async {
+        let mut profiles = server.profiles();
+        for _ in 0..calls {
+            let _ = profiles.get_profile(get("a")).await;
+        }
+    });
+    let windows = 1 + started.elapsed().as_secs() as usize / 10;
+    assert!((1..=20 * (windows + 1)).contains(&server.lines("a call was slow").len()));
+}
+
+#[test]
+fn a_hang_up_takes_the_filter_of_the_configuration_and_a_bad_one_changes_nothing() {
+    let server = Observed::start(&[ALL_ARE_SLOW]);
+    let config = server.dir.path().join("config.toml");
+    let call = || server.block_on(async { server.profiles().get_profile(get("a")).await.unwrap_err().code() });
+    assert_eq!(call(), Code::NotFound);
+    server.wait_for_line("a call was slow", |_| true);
+
+    std::fs::write(&config, "[log]\nfilter = \"info,profilestore::calls=off\"\n").unwrap();
+    server.signal(Signal::HUP);
+    server.wait_for_line("the log filter was changed", |line| line["filter"] == "info,profilestore::calls=off");
+    let lines = server.lines("a call was slow").len();
+    assert_eq!(call(), Code::NotFound);
+
+    std::fs::write(&config, "[log]\nfilter = \"a=b=c\"\n").unwrap();
+    server.signal(Signal::HUP);
+    let error = "the settings were read again and cannot be used; nothing was changed";
+    let line = server.wait_for_line(error, |_| true);
+    assert!(line["error"].as_str().unwrap().contains("log.filter"), "{line}");
+    assert_eq!(call(), Code::NotFound);
+    assert_eq!(server.lines("a call was slow").len(), lines, "they are still off");
+
+    std::fs::write(&config, "").unwrap();
+    server.signal(Signal::HUP);
+    server.wait_for_line("the log filter was changed", |line| line["filter"] == "info");
+    assert_eq!(call(), Code::NotFound);
+    wait_until("a line again", || server.lines("a call was slow").len() > lines);
+}
+
+#[test]
+fn the_admin_listener_shows_and_changes_the_filter() {
+    let server = Observed::start(&[ALL_ARE_SLOW]);
+    let call = || server.block_on(async { server.profiles().get_profile(get("a")).await.unwrap_err().code() });
+    assert_eq!(server.admin("GET", "/log/filter", ""), (200, "info\n".into()));
+    assert_eq!(server.admin("PUT", "/log/filter", "error\n"), (200, "error\n".into()));
+    let lines = server.lines("a call was slow").len();
+    assert_eq!(call(), Code::NotFound);
+    let (status, why) = server.admin("PUT", "/log/filter", "a=b=c");
+    assert!(status == 400 && why.contains("cannot be read"), "{status} {why}");
+    assert_eq!(server.admin("PUT", "/log/filter", &"a".repeat(5000)).0, 413);
+    assert_eq!(server.admin("GET", "/log/filter", ""), (200, "error\n".into()));
+    assert_eq!(server.admin("PUT", "/log/filter", "info").0, 200);
+    assert_eq!(server.lines("a call was slow").len(), lines);
+    assert_eq!(call(), Code::NotFound);
+    wait_until("a line again", || server.lines("a call was slow").len() > lines);
+}

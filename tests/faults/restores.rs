@@ -1,0 +1,76 @@
+//! Faults while a backup and a kept log are restored: whatever stops it, there is a whole store or none.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+use profilestore::engine::commit_log::Until;
+use profilestore::engine::sled::{KeptLog, RestoreError, Restored, restore_with_log};
+
+use super::*;
+
+/// A backup as of three rounds, and the store with the log of all rounds.
+async fn backed_up(dir: &Path) -> (PathBuf, KeptLog) {
+    let faults = Faults::new(None);
+    let store = open_held(&dir.join("live"), &faults).await;
+    for number in 0..ROUNDS {
+        assert!(together(&store, &faults, round(number)).await.iter().all(Result::is_ok));
+        if number == 2 {
+            let mut backup = store.backup().await.unwrap();
+            io::copy(&mut backup, &mut fs::File::create(dir.join("backup")).unwrap()).unwrap();
+        }
+    }
+    faults.give_turns(usize::MAX);
+    store.close().await.unwrap();
+    (dir.join("backup"), KeptLog { dir: dir.join("live"), until: Until::End })
+}
+
+fn restore(file: &Path, log: &KeptLog, dir: &Path, faults: &Arc<Faults>) -> Result<Restored, RestoreError> {
+    restore_with_log(file, Some(log), &options(dir, faults))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_to_a_point_that_is_interrupted_anywhere_leaves_nothing_that_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, log) = backed_up(dir.path()).await;
+    let counting = Faults::new(None);
+    counting.arm(true);
+    restore(&file, &log, &dir.path().join("counted"), &counting).unwrap();
+    let passings = counting.passed.lock().clone();
+    for point in [
+        Point::SegmentCreate,
+        Point::LogWrite,
+        Point::LogSync,
+        Point::RebuildBegun,
+        Point::SnapshotLoaded,
+        Point::ReplayGroup,
+        Point::RebuildFlushed,
+        Point::RebuildSynced,
+    ] {
+        assert!(passings.contains_key(&point), "{point:?} is not passed: {passings:?}");
+    }
+    for (point, last) in passings {
+        for nth in 1..=last {
+            for fault in [Fault::Io, Fault::NoSpace, Fault::Panic] {
+                let case = format!("{fault:?} at passing {nth} of {point:?}");
+                let target = dir.path().join("target");
+                let faults = Faults::new(Some((point, nth, fault)));
+                faults.arm(true);
+                let ended = catch_unwind(AssertUnwindSafe(|| restore(&file, &log, &target, &faults)));
+                assert!(faults.has_struck(), "{case}");
+                assert!(!matches!(ended, Ok(Ok(_))), "{case}: it was not noticed");
+                if ended.is_ok() {
+                    assert!(!target.exists(), "{case}: something was left");
+                } else {
+                    let opened = open(&target, &Faults::new(None)).await;
+                    assert!(opened.is_err(), "{case}: half a store opens");
+                    fs::remove_dir_all(&target).unwrap();
+                }
+                restore(&file, &log, &target, &Faults::new(None)).unwrap_or_else(|error| panic!("{case}: {error}"));
+                let store = open(&target, &Faults::new(None)).await.unwrap();
+                assert_eq!(contents(&store).await, after(ROUNDS), "{case}");
+                store.close().await.unwrap();
+                fs::remove_dir_all(&target).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The bound on the bytes of all answers that are held, on the real services: a client that asks for pages and takes
+//! nothing costs no more than the bound, and others go on.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use profilestore::model::Canonicalization;
+use profilestore::pb::{GetProfileRequest, ListProfilesRequest};
+use profilestore::rpc::{self, Services};
+use profilestore::server::serving::{self, ServingLimits};
+use prost::Message;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+use crate::common::profiles::{commit, put};
+use crate::common::server::{frame, memory_store};
+use crate::common::soon;
+use crate::harness::Client;
+
+const LIST: &str = "/profilestore.v1.ProfileService/ListProfiles";
+const GET: &str = "/profilestore.v1.ProfileService/GetProfile";
+const PROFILES: usize = 1000;
+/// About what a page takes.
+const PAGE: usize = PROFILES * 230;
+/// Room for a few pages.
+const LIMIT: usize = 4 * PAGE;
+const CALLS: usize = 40;
+
+async fn services() -> Services {
+    let store = memory_store();
+    for number in 0..PROFILES {
+        commit(&store, vec![put(&format!("{number:04}"), "", &"x".repeat(190))]).await;
+    }
+    let services = rpc::services(Arc::new(store), None, Canonicalization::default()).await.unwrap();
+    services.with_answer_bytes_held(LIMIT)
+}
+
+async fn ask(client: &mut Client, path: &str, message: Vec<u8>) -> h2::client::ResponseFuture {
+    let (answer, mut body) = client.open(path, false).await.unwrap();
+    body.send_data(Bytes::from(frame(&message)), true).unwrap();
+    answer
+}
+
+fn page() -> Vec<u8> {
+    ListProfilesRequest { page_size: PROFILES as i32, ..ListProfilesRequest::default() }.encode_to_vec()
+}
+
+#[tokio::test]
+async fn pages_that_nobody_takes_are_bounded_and_others_go_on() {
+    let services = services().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let end = CancellationToken::new();
+    tokio::spawn(serving::serve(listener, services.stack(), 1, ServingLimits::default(), end.clone()));
+    let _end = end.drop_guard();
+
+    let socket = TcpStream::connect(address).await.unwrap();
+    let mut greedy = Client::with_windows(socket, 65_535, 65_535).await.unwrap();
+    let mut untaken = Vec::new();
+    let mut refused = 0;
+    for _ in 0..CALLS {
+        // The heads come; of the bodies what fits the windows, and no more.
+        let answer = soon(ask(&mut greedy, LIST, page()).await).await.unwrap();
+        match Status::from_header_map(answer.headers()) {
+            Some(status) => {
+                assert_eq!(status.code(), Code::ResourceExhausted);
+                assert!(tonic_types::StatusExt::get_details_retry_info(&status).is_some());
+                refused += 1;
+            }
+            None => untaken.push(answer),
+        }
+        assert!(services.answer_bytes_held() <= LIMIT);
+    }
+    assert!((1..=4).contains(&untaken.len()) && refused == CALLS - untaken.len(), "{refused} of {CALLS} refused");
+
+    let mut other = Client::over(TcpStream::connect(address).await.unwrap()).await.unwrap();
+    let get = GetProfileRequest { id: "0007".into(), read_mask: None }.encode_to_vec();
+    let answer = soon(ask(&mut other, GET, get).await).await.unwrap();
+    assert!(!answer.headers().contains_key("grpc-status"), "small answers need no room");
+
+    // Room comes back when the client goes, and pages with it.
+    drop((greedy, untaken));
+    soon(async {
+        while services.answer_bytes_held() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let answer = soon(ask(&mut other, LIST, page()).await).await.unwrap();
+    let mut body = answer.into_body();
+    let mut taken = 0;
+    while let Some(data) = soon(body.data()).await {
+        let data = data.unwrap();
+        taken += data.len();
+        body.flow_control().release_capacity(data.len()).unwrap();
+    }
+    assert!(taken > PROFILES * 200);
+    assert_eq!(services.answer_bytes_held(), 0);
+}
