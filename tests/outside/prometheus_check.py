@@ -3,7 +3,7 @@
 Prometheus gets a copy of deploy/prometheus in which only the address and the intervals differ. The check makes calls
 whose number it knows and finds that number in Prometheus; sees all rules evaluated without an error; finds every metric
 of rules and dashboard on the server's page and runs every query of the dashboard; and fills a small disk until
-ProfilestoreDiskLow fires, and makes room until it is over.
+ProfilestoreDiskLow fires, and makes room until it is over. Before all that it looks at the page while a sync does not return.
 
 Usage: prometheus_check.py. Needs Debian's prometheus. The small disk needs root and loop devices; says so and leaves that
 part out where they are missing.
@@ -28,6 +28,7 @@ import grpc
 from checks import Checks
 from disk_check import MIB, Filler, fill
 from power_check import Mount, make_image, mounts_work
+from preload import preloaded
 from server import HOST, Server, ServerFailed, free_port, profiles
 from stubs import REPOSITORY, Profile, pb
 
@@ -206,6 +207,8 @@ def rule_texts() -> Iterator[str]:
 def check_names(checks: Checks, server: Server, prometheus: Prometheus) -> None:
     """Everything that rules and dashboard name is there, and each query of the dashboard has an answer."""
     checks.section("names and queries")
+    rate = "profilestore:call_errors:ratio_rate1h"
+    checks.that(eventually(lambda: prometheus.value(rate) is not None), "there are rates after two scrapes")
     recorded = {rule["name"] for rule in prometheus.rules() if rule["type"] == "recording"}
     known = exported(page_of(server)) | recorded | {"up"}
     if PUBLISHER.exists():
@@ -271,6 +274,26 @@ def check_alert(checks: Checks, server: Server, prometheus: Prometheus, disk: Pa
         checks.that(eventually(lambda: not prometheus.firing(name)), f"{name} is over")
 
 
+def check_slow_disk(checks: Checks, scratch: Path) -> None:
+    """The page is there, soon, and shows what waits while a sync does not come back."""
+    checks.section("a page while the disk does not answer")
+    switch = scratch / "slow"
+    environment = preloaded(scratch, "slow_disk", SLOW_DISK="/commit-log/", SLOW_DISK_SWITCH=str(switch))
+    waiting = 'profilestore_rpc_in_flight{grpc_type="unary",grpc_service="profilestore.v1.ProfileService",grpc_method="CreateProfile"} 1'
+    with Server(environment=environment) as server, server.channel() as channel:
+        switch.touch()
+        request = pb.CreateProfileRequest(profile=Profile(id="waits"))
+        write = profiles(channel).CreateProfile.future(request, timeout=60)
+        checks.that(eventually(lambda: waiting in page_of(server)), "the write that waits is in flight")
+        began = time.monotonic()
+        page = page_of(server)
+        checks.that(time.monotonic() - began < 5.0, "the page comes soon")
+        checks.that("profilestore_profiles 0" in page and not write.done(), "the write is not made yet")
+        write.cancel()
+        switch.unlink()
+        server.kill()
+
+
 def check_all(checks: Checks, scratch: Path, disk: Path | None) -> None:
     """One server and one Prometheus for all parts."""
     data_dir = disk / "data" if disk else None
@@ -293,6 +316,7 @@ def main() -> None:
     checks = Checks("prometheus_check")
     scratch = Path(tempfile.mkdtemp(prefix="profilestore-prometheus-"))
     try:
+        check_slow_disk(checks, scratch)
         if mounts_work(scratch):
             image = scratch / "disk.img"
             make_image(image, DISK_BYTES)
