@@ -4,6 +4,7 @@
 //! nothing by itself. Invariant: credentials are in no address, no error and no line of a log.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use async_nats::jetstream::context::{
 };
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, Context, ErrorCode, stream};
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -215,6 +216,7 @@ impl Broker for Nats {
         let client = client.map_err(|error| match error.kind() {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => Delay::Unauthorized,
             ConnectErrorKind::Tls => Delay::Tls,
+            ConnectErrorKind::Io if is_of_tls(&error) => Delay::Tls,
             _ => Delay::Away,
         })?;
         let context = ContextBuilder::new()
@@ -275,6 +277,12 @@ impl Session for NatsSession {
         // Without the sender the client has ended.
         broken.wait_for(Option::is_some).await.ok().and_then(|broken| *broken).unwrap_or(Delay::Away)
     }
+}
+
+/// Whether the input or output failed because of the other side's certificate or the like.
+fn is_of_tls(error: &ConnectError) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    source.and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<async_nats::rustls::Error>())
 }
 
 /// A part of an address without the `%40` and the like in it.
