@@ -87,7 +87,7 @@ fn comparable(mut answer: Answer) -> Answer {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn writes_are_answered_the_same_both_ways(cases in proptest::collection::vec(case_of(write()), 1..5)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
