@@ -166,7 +166,7 @@ where
                         && let Some(cache) = &lane.cache
                         && let Some(message) = answer(*call, cache, data)
                     {
-                        return Poll::Ready(Ok(respond(message)));
+                        return Poll::Ready(Ok(respond(message, data.len())));
                     }
                     lane.inner.clone().oneshot(taken.map(FirstPiece::replay))
                 }
@@ -189,9 +189,9 @@ fn answer(call: Call, cache: &HotCache, body: &[u8]) -> Option<Message> {
     }
 }
 
-/// The answer with one message.
-pub(super) fn respond<R>(message: Message) -> Response<LaneBody<R>> {
-    let mut response = Response::new(LaneBody::answer(message));
+/// The answer with one message to a request of so many bytes.
+pub(super) fn respond<R>(message: Message, answered: usize) -> Response<LaneBody<R>> {
+    let mut response = Response::new(LaneBody::answer(message, answered));
     let mut headers = HeaderMap::with_capacity(2);
     headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
     *response.headers_mut() = headers;

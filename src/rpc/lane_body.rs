@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::held_answers::Charge;
+use super::message_ends::MessageEnds;
 use crate::model::Record;
 use crate::model::limits::MAX_PAGE_BYTES;
 
@@ -59,6 +60,13 @@ impl Message {
         self.charge = Some(charge);
     }
 
+    /// Follows the message through its body: its bytes, and how many messages end in them. One that has a prefix of its
+    /// own is a whole one; bytes that have theirs already may be any part of a body.
+    pub fn follow(&self, ends: &mut MessageEnds) -> (usize, usize) {
+        let ended = if self.prefix().is_empty() { ends.follow(&self.bytes) } else { 1 };
+        (self.remaining(), ended)
+    }
+
     fn prefix(&self) -> &[u8] {
         &self.prefix[usize::from(self.taken)..]
     }
@@ -102,8 +110,8 @@ pin_project! {
     /// The body of an answer: of the lane's own, or of the service behind.
     #[project = LaneBodyProjection]
     pub enum LaneBody<R> {
-        // One message, then the trailers that say OK.
-        Answer { message: Option<Message>, ended: bool },
+        // One message, then the trailers that say OK. Answered are the bytes of the request.
+        Answer { message: Option<Message>, ended: bool, answered: usize },
         // What the service behind answered.
         Inner {
             #[pin]
@@ -113,30 +121,30 @@ pin_project! {
 }
 
 impl<R> LaneBody<R> {
-    /// A body with one message.
-    pub fn answer(message: Message) -> Self {
-        Self::Answer { message: Some(message), ended: false }
+    /// A body with one message, the answer to a request of so many bytes.
+    pub fn answer(message: Message, answered: usize) -> Self {
+        Self::Answer { message: Some(message), ended: false, answered }
     }
 
-    /// The bytes of the whole answer, if it is the lane's own.
-    pub fn whole_bytes(&self) -> Option<usize> {
+    /// The bytes of the request and of the answer, if the fast lane answered and none of it was taken yet.
+    pub fn lane_bytes(&self) -> Option<(usize, usize)> {
         match self {
-            Self::Answer { message, .. } => Some(message.as_ref().map_or(0, Message::remaining)),
+            Self::Answer { message, answered, .. } => Some((*answered, message.as_ref().map_or(0, Buf::remaining))),
             Self::Inner { .. } => None,
+        }
+    }
+
+    /// What the service behind answered, if the fast lane did not.
+    pub fn inner(&self) -> Option<&R> {
+        match self {
+            Self::Answer { .. } => None,
+            Self::Inner { body } => Some(body),
         }
     }
 
     /// Whether the lane answered, and not the service behind it.
     pub fn is_from_the_lane(&self) -> bool {
         matches!(self, Self::Answer { .. })
-    }
-
-    /// What the service behind answered.
-    pub fn from_behind(&self) -> Option<&R> {
-        match self {
-            Self::Answer { .. } => None,
-            Self::Inner { body } => Some(body),
-        }
     }
 }
 
@@ -152,7 +160,7 @@ impl<R: Body<Data: Into<Message>>> Body for LaneBody<R> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Message>, R::Error>>> {
         match self.project() {
-            LaneBodyProjection::Answer { message, ended } => Poll::Ready(match message.take() {
+            LaneBodyProjection::Answer { message, ended, .. } => Poll::Ready(match message.take() {
                 Some(message) => Some(Ok(Frame::data(message))),
                 None if *ended => None,
                 None => {

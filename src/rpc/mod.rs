@@ -3,12 +3,15 @@
 //! [`profile_service`] answers callers (`reads`, `writes`, `import`, `export`, `watch`, with `request`, `checked_write`
 //! and `page_token` for what they share), [`admin_service`] operators. [`error`] is the one place where a failure becomes a status.
 //! [`deadline`] ends every call at its caller's deadline; `fast_lane` answers hot reads past all of that, and `call_lane` makes
-//! single writes and queries past tonic's router (with `first_piece`, `lane_request` and `lane_body` for what they share). [`in_flight`] bounds the bytes of all requests, `held_answers` those of all answers. [`services`] puts all of it together, with health
+//! single writes and queries past tonic's router (with `first_piece`, `lane_request` and `lane_body` for what they share);
+//! `observed` and `call_notes` tell an observer what became of each call. [`in_flight`] bounds the bytes of all requests,
+//! `held_answers` those of all answers. [`services`] puts all of it together, with health
 //! and reflection beside it; how it is served is the server's business.
 
 pub mod admin_service;
 mod backup;
 mod call_lane;
+mod call_notes;
 mod checked_write;
 pub mod codec;
 pub mod deadline;
@@ -22,6 +25,7 @@ pub mod in_flight;
 mod lane_body;
 mod lane_request;
 mod message_ends;
+mod observed;
 mod page_token;
 pub mod profile_service;
 mod reads;
@@ -48,12 +52,14 @@ use tower::Layer;
 
 use self::admin_service::AdminHandler;
 use self::call_lane::{CallLane, Calls, HandlerCalls};
+use self::call_notes::Noted;
 use self::deadline::{Deadline, DeadlineLayer};
 use self::fast_lane::FastLane;
 pub use self::held_answers::ANSWER_BYTES_HELD;
 use self::held_answers::{HeldAnswers, Holding};
 pub use self::in_flight::REQUEST_BYTES_IN_FLIGHT;
 use self::in_flight::{Charged, InFlight};
+use self::observed::Observed;
 use self::profile_service::ProfileHandler;
 use self::wire::admin_service_server::{self, AdminServiceServer};
 use self::wire::profile_service_server::{self, ProfileServiceServer};
@@ -61,6 +67,7 @@ use crate::cache::HotCache;
 use crate::feed::{Feed, MAX_WATCHERS};
 use crate::model::Canonicalization;
 use crate::model::limits::MAX_REQUEST_BYTES;
+use crate::observe::Observer;
 use crate::store::Store;
 
 /// The names under which health is reported: the server as a whole, and each service.
@@ -75,6 +82,7 @@ pub struct Services {
     cache: Option<Arc<HotCache>>,
     in_flight: Arc<InFlight>,
     held: Arc<HeldAnswers>,
+    observer: Arc<Observer>,
     /// Ends the watches.
     watches_end: CancellationToken,
 }
@@ -115,7 +123,8 @@ pub async fn services_with_feed<S: Store>(
         .prepare();
     let in_flight = InFlight::new(REQUEST_BYTES_IN_FLIGHT);
     let held = HeldAnswers::new(ANSWER_BYTES_HELD);
-    let services = Services { routes, calls, health, cache, in_flight, held, watches_end };
+    let observer = Arc::default();
+    let services = Services { routes, calls, health, cache, in_flight, held, observer, watches_end };
     services.set_health(ServingStatus::Serving).await;
     Ok(services)
 }
@@ -131,14 +140,21 @@ impl Services {
         Self { held: HeldAnswers::new(limit), ..self }
     }
 
-    /// The services with their deadlines and bounds and both lanes, as one service to serve.
-    pub fn stack(&self) -> Holding<FastLane<Charged<Deadline<CallLane<Routes>>>>> {
-        let lane = CallLane::new(self.routes.clone(), self.calls.clone());
-        let charged = Charged::new(DeadlineLayer.layer(lane), self.in_flight.clone());
-        Holding::new(FastLane::new(charged, self.cache.clone()), self.held.clone())
+    /// The same services, with an observer who is told about their calls.
+    pub fn with_observer(self, observer: Arc<Observer>) -> Self {
+        Self { observer, ..self }
     }
 
-    /// The same without the lanes.
+    /// The services with their deadlines and bounds, both lanes and their observer, as one service to serve.
+    pub fn stack(&self) -> Observed<Holding<FastLane<Noted<Charged<Deadline<CallLane<Routes>>>>>>> {
+        let lane = CallLane::new(self.routes.clone(), self.calls.clone());
+        let charged = Charged::new(DeadlineLayer.layer(lane), self.in_flight.clone());
+        let noted = Noted::new(charged, self.observer.clone());
+        let holding = Holding::new(FastLane::new(noted, self.cache.clone()), self.held.clone());
+        Observed::new(holding, self.observer.clone())
+    }
+
+    /// The same without the lanes, and unobserved.
     pub fn generated(&self) -> Charged<Deadline<Routes>> {
         Charged::new(DeadlineLayer.layer(self.routes.clone()), self.in_flight.clone())
     }

@@ -163,7 +163,7 @@ async fn single_writes_and_queries_take_the_call_lane() {
         (DELETE, delete.encode_to_vec()),
     ] {
         let response = services.stack().oneshot(call(path, message)).await.unwrap();
-        let in_call_lane = response.body().from_behind().map(|body| body.inner().is_from_the_lane());
+        let in_call_lane = response.body().inner().map(|body| body.inner().is_from_the_lane());
         assert_eq!(in_call_lane, Some(true), "{path}");
     }
 }
