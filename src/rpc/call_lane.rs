@@ -107,16 +107,25 @@ fn decode<M: prost::Message + Default>(message: Bytes) -> Option<M> {
 }
 
 /// A service with the lane beside it.
-#[derive(Clone)]
 pub struct CallLane<S> {
+    lane: Arc<Lane<S>>,
+}
+
+struct Lane<S> {
     inner: S,
     calls: Arc<dyn LaneCalls>,
+}
+
+impl<S> Clone for CallLane<S> {
+    fn clone(&self) -> Self {
+        Self { lane: self.lane.clone() }
+    }
 }
 
 impl<S> CallLane<S> {
     /// The lane beside a service that would answer the same calls.
     pub fn new(inner: S, calls: Arc<dyn LaneCalls>) -> Self {
-        Self { inner, calls }
+        Self { lane: Arc::new(Lane { inner, calls }) }
     }
 }
 
@@ -137,8 +146,10 @@ where
 
     fn call(&mut self, request: Request<B>) -> CallFuture<S, B> {
         let state = match Call::of(request.uri().path()).filter(|_| is_plain(&request)) {
-            Some(call) => State::Reading { call, lane: self.clone(), request: Some(request.map(FirstPiece::new)) },
-            None => State::Inner { answer: self.inner.clone().oneshot(request.map(ReplayBody::untouched)) },
+            Some(call) => {
+                State::Reading { call, lane: self.lane.clone(), request: Some(request.map(FirstPiece::new)) }
+            }
+            None => State::Inner { answer: self.lane.inner.clone().oneshot(request.map(ReplayBody::untouched)) },
         };
         CallFuture { state }
     }
@@ -163,7 +174,7 @@ pin_project! {
         S: Service<Request<ReplayBody<B>>>,
         B: Body,
     {
-        Reading { call: Call, lane: CallLane<S>, request: Option<Request<FirstPiece<B>>> },
+        Reading { call: Call, lane: Arc<Lane<S>>, request: Option<Request<FirstPiece<B>>> },
         // The request's body stays until it is answered: so long it is charged.
         Answering { answer: Answer, _request: Request<FirstPiece<B>> },
         Inner {

@@ -156,16 +156,11 @@ impl<B: Body<Data = Bytes>> Body for NotedRequestBody<B> {
 
 pin_project! {
     /// An answer's body with what is noted about its call.
+    #[derive(Default)]
     pub struct NotedBody<R> {
         #[pin]
         body: R,
         notes: Arc<CallNotes>,
-    }
-}
-
-impl<R: Default> Default for NotedBody<R> {
-    fn default() -> Self {
-        Self { body: R::default(), notes: Arc::default() }
     }
 }
 

@@ -214,7 +214,7 @@ fn answer(call: Call, cache: &HotCache, hot_keys: &HotKeys, body: &[u8]) -> Opti
     }
 }
 
-/// The answer with one message, to a request of so many bytes.
+/// The answer with one message to a request of so many bytes.
 pub(super) fn respond<R>(message: Message, answered: usize) -> Response<LaneBody<R>> {
     let mut response = Response::new(LaneBody::answer(message, answered));
     let mut headers = HeaderMap::with_capacity(2);

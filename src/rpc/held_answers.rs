@@ -39,10 +39,13 @@ pub struct HeldAnswers {
     limit: usize,
 }
 
+/// A connection's own hold of them: calls count it up and down on every thread.
+type Own = Arc<Arc<HeldAnswers>>;
+
 /// What one message is charged.
 #[derive(Debug)]
 pub struct Charge {
-    held: Arc<HeldAnswers>,
+    held: Own,
     bytes: usize,
 }
 
@@ -56,12 +59,14 @@ impl HeldAnswers {
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
+}
 
+impl Charge {
     /// Charges a message; `None` when there is no room and it `may_be_refused`.
-    fn charge(self: &Arc<Self>, bytes: usize, may_be_refused: bool) -> Option<Charge> {
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let charge = Charge { held: self.clone(), bytes };
-        (!may_be_refused || before.saturating_add(bytes) <= self.limit).then_some(charge)
+    fn new(held: &Own, bytes: usize, may_be_refused: bool) -> Option<Self> {
+        let before = held.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let charge = Self { held: held.clone(), bytes };
+        (!may_be_refused || before.saturating_add(bytes) <= held.limit).then_some(charge)
     }
 }
 
@@ -72,16 +77,22 @@ impl Drop for Charge {
 }
 
 /// A service whose answers are charged while they are held.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Holding<S> {
     inner: S,
-    held: Arc<HeldAnswers>,
+    held: Own,
+}
+
+impl<S: Clone> Clone for Holding<S> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), held: Arc::new(Arc::clone(&*self.held)) }
+    }
 }
 
 impl<S> Holding<S> {
     /// Charges the answers of a service.
     pub fn new(inner: S, held: Arc<HeldAnswers>) -> Self {
-        Self { inner, held }
+        Self { inner, held: Arc::new(held) }
     }
 }
 
@@ -110,7 +121,7 @@ pin_project! {
     pub struct HoldingFuture<F> {
         #[pin]
         call: F,
-        held: Option<Arc<HeldAnswers>>,
+        held: Option<Own>,
         may_be_refused: bool,
     }
 }
@@ -128,7 +139,7 @@ where
         let Some(held) = this.held.take() else { return Poll::Pending };
         // An answer that is only a status ends with its head, and must go on saying so.
         let is_small =
-            response.body().is_end_stream() || response.body().whole_bytes().is_some_and(|bytes| bytes <= SMALL);
+            response.body().is_end_stream() || response.body().lane_bytes().is_some_and(|(_, bytes)| bytes <= SMALL);
         let holder = Holder { held, may_be_refused: *this.may_be_refused };
         let mut response = response.map(|body| HeldBody { body, holder: Some(holder), first: None, is_over: false });
         if is_small {
@@ -148,7 +159,7 @@ where
 }
 
 struct Holder {
-    held: Arc<HeldAnswers>,
+    held: Own,
     may_be_refused: bool,
 }
 
@@ -172,14 +183,19 @@ impl<R: Body> HeldBody<R> {
         self.body.is_from_the_lane()
     }
 
-    /// The bytes of the request and of the answer, if the fast lane answered and none of it was taken yet.
-    pub fn lane_bytes(&self) -> Option<(usize, usize)> {
-        self.body.lane_bytes()
+    /// What the service behind the fast lane answered.
+    pub fn inner(&self) -> Option<&R> {
+        self.body.inner()
     }
 
-    /// What the service behind the fast lane answered.
-    pub fn behind(&self) -> Option<&R> {
-        self.body.behind()
+    /// The bytes of the request and of the answer, if the fast lane answered and none of it was taken yet.
+    pub fn lane_bytes(&self) -> Option<(usize, usize)> {
+        let (answered, rest) = self.body.lane_bytes()?;
+        let looked_at = match &self.first {
+            Some(Some(Ok(first))) => first.data_ref().map_or(0, Message::remaining),
+            _ => 0,
+        };
+        Some((answered, looked_at + rest))
     }
 
     /// Charges what a poll gave; fails when there is no room for it.
@@ -188,7 +204,7 @@ impl<R: Body> HeldBody<R> {
             && let Some(message) = frame.data_mut()
             && message.remaining() > SMALL
         {
-            let charge = holder.held.charge(message.remaining(), holder.may_be_refused);
+            let charge = Charge::new(&holder.held, message.remaining(), holder.may_be_refused);
             message.charge(charge.ok_or_else(|| Status::from(RpcError::Store(StoreError::Overloaded)))?);
         }
         Ok(polled)

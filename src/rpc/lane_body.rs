@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::held_answers::Charge;
+use super::message_ends::MessageEnds;
 use crate::model::Record;
 use crate::model::limits::MAX_PAGE_BYTES;
 
@@ -59,14 +60,11 @@ impl Message {
         self.charge = Some(charge);
     }
 
-    /// The bytes without the prefix. Of what the service behind answered these are all, since they have theirs.
-    pub fn plain(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Whether it is one message of a lane, with a prefix of its own.
-    pub fn is_whole(&self) -> bool {
-        self.taken == 0
+    /// Follows the message through its body: its bytes, and how many messages end in them. One that has a prefix of its
+    /// own is a whole one; bytes that have theirs already may be any part of a body.
+    pub fn follow(&self, ends: &mut MessageEnds) -> (usize, usize) {
+        let ended = if self.prefix().is_empty() { ends.follow(&self.bytes) } else { 1 };
+        (self.remaining(), ended)
     }
 
     fn prefix(&self) -> &[u8] {
@@ -136,25 +134,17 @@ impl<R> LaneBody<R> {
         }
     }
 
-    /// The bytes of the whole answer, if it is the lane's own.
-    pub fn whole_bytes(&self) -> Option<usize> {
+    /// What the service behind answered, if the fast lane did not.
+    pub fn inner(&self) -> Option<&R> {
         match self {
-            Self::Answer { message, .. } => Some(message.as_ref().map_or(0, Message::remaining)),
-            Self::Inner { .. } => None,
+            Self::Answer { .. } => None,
+            Self::Inner { body } => Some(body),
         }
     }
 
     /// Whether the lane answered, and not the service behind it.
     pub fn is_from_the_lane(&self) -> bool {
         matches!(self, Self::Answer { .. })
-    }
-
-    /// What the service behind answered.
-    pub fn behind(&self) -> Option<&R> {
-        match self {
-            Self::Answer { .. } => None,
-            Self::Inner { body } => Some(body),
-        }
     }
 }
 

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::Buf;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -194,7 +193,7 @@ where
             running.end_in_the_lane(received, sent);
             return Poll::Ready(Ok(response.map(ObservedBody::unobserved)));
         }
-        running.notes = response.body().behind().map(|body| body.notes().clone());
+        running.notes = response.body().inner().map(|body| body.notes().clone());
         match code_in(response.headers()) {
             // The head is all of the answer.
             Some(code) => running.end(code),
@@ -222,14 +221,14 @@ impl<R: Body> ObservedBody<R> {
         Self { body, running: None, ends: MessageEnds::default() }
     }
 
-    /// What the service behind the fast lane answered.
-    pub fn behind(&self) -> Option<&R> {
-        self.body.behind().map(NotedBody::inner)
-    }
-
     /// Whether the fast lane answered.
     pub fn is_from_the_lane(&self) -> bool {
         self.body.is_from_the_lane()
+    }
+
+    /// What the services behind the fast lane answered.
+    pub fn inner(&self) -> Option<&R> {
+        self.body.inner().map(NotedBody::inner)
     }
 }
 
@@ -251,8 +250,8 @@ where
             let code = match &frame {
                 Some(Ok(frame)) => match (frame.data_ref(), frame.trailers_ref()) {
                     (Some(message), _) => {
-                        let messages = if message.is_whole() { 1 } else { this.ends.follow(message.plain()) };
-                        running.send(Traffic { bytes: message.remaining() as u64, messages: messages as u64 });
+                        let (bytes, messages) = message.follow(this.ends);
+                        running.send(Traffic { bytes: bytes as u64, messages: messages as u64 });
                         None
                     }
                     (None, Some(trailers)) => Some(code_in(trailers).unwrap_or(Code::UNKNOWN)),
