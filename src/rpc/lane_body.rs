@@ -25,14 +25,14 @@ pub struct Message {
     taken: u8,
     bytes: Bytes,
     /// Room that is held for a large answer until it is sent.
-    held: Option<Held>,
+    _held: Option<Held>,
 }
 
 impl Message {
     /// A `Profile` that is already encoded. `None` when it is too large for a message.
     pub fn profile(bytes: Bytes) -> Option<Self> {
         let length = u32::try_from(bytes.len()).ok()?.to_be_bytes();
-        Some(Self { prefix: [0, length[0], length[1], length[2], length[3]], taken: 0, bytes, held: None })
+        Some(Self { prefix: [0, length[0], length[1], length[2], length[3]], taken: 0, bytes, _held: None })
     }
 
     /// A `BatchGetProfilesResponse` with these profiles. `None` when it is too large for an answer.
@@ -56,12 +56,12 @@ impl Message {
 
     /// Bytes that have their prefix already.
     fn with_prefix(bytes: Bytes) -> Self {
-        Self { prefix: [0; 5], taken: 5, bytes, held: None }
+        Self { prefix: [0; 5], taken: 5, bytes, _held: None }
     }
 
     /// The same with the room that it takes.
     pub fn holding(self, held: Option<Held>) -> Self {
-        Self { held, ..self }
+        Self { _held: held, ..self }
     }
 
     fn prefix(&self) -> &[u8] {
