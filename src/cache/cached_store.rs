@@ -10,8 +10,8 @@ use super::hot_cache::{Begun, HotCache};
 use super::shard::Loaded;
 use crate::model::{Domain, ProfileId, Record};
 use crate::store::{
-    Backup, ChangeBounds, ChangePage, Commit, Cursor, DomainOrder, DomainPage, Outcomes, Page, PageBounds, Position,
-    Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport,
+    AnswerSource, Backup, ChangeBounds, ChangePage, Commit, Cursor, DomainOrder, DomainPage, Outcomes, Page,
+    PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport, source,
 };
 
 /// How long a caller waits for another's load before it loads by itself. A load that takes so long is not
@@ -51,7 +51,13 @@ impl<S: Store> CachedStore<S> {
 impl<S: Store> Store for CachedStore<S> {
     async fn get(&self, id: &ProfileId) -> Result<Option<Record>, StoreError> {
         loop {
-            match self.cache.begin(id) {
+            let begun = self.cache.begin(id);
+            source::note(match &begun {
+                Begun::Known(Some(_)) => AnswerSource::Cache,
+                Begun::Known(None) => AnswerSource::Negative,
+                Begun::Bypass | Begun::Lead(_) | Begun::Join(_) => AnswerSource::Store,
+            });
+            match begun {
                 Begun::Known(record) => return Ok(record),
                 Begun::Bypass => return self.inner.get(id).await,
                 Begun::Lead(leader) => {
@@ -81,8 +87,10 @@ impl<S: Store> Store for CachedStore<S> {
         }
         // Without ids the store inside is asked all the same: only it knows whether it is closed.
         if missing.is_empty() && !ids.is_empty() {
+            source::note(AnswerSource::Cache);
             return Ok(records);
         }
+        source::note(AnswerSource::Store);
         let missing_ids: Vec<_> = missing.iter().map(|(index, _)| ids[*index].clone()).collect();
         let loaded = self.inner.get_many(&missing_ids).await?;
         for ((index, token), record) in missing.into_iter().zip(loaded) {
@@ -99,6 +107,7 @@ impl<S: Store> Store for CachedStore<S> {
     }
 
     async fn list(&self, scope: &Scope, after: Option<&Cursor>, bounds: PageBounds) -> Result<Page, StoreError> {
+        source::note(AnswerSource::Store);
         self.inner.list(scope, after, bounds).await
     }
 

@@ -168,7 +168,7 @@ where
                         && let Some(message) = answer(*call, cache, data)
                         && let Some(held) = hold(&message, &lane.answers)
                     {
-                        return Poll::Ready(Ok(respond(message, held)));
+                        return Poll::Ready(Ok(respond(message.holding(held), data.len())));
                     }
                     lane.inner.clone().oneshot(taken.map(|body| ReplayBody::after(body, read)))
                 }
@@ -198,8 +198,8 @@ fn hold(message: &Message, answers: &Arc<Answers>) -> Option<Option<Held>> {
     }
 }
 
-fn respond<R>(message: Message, held: Option<Held>) -> Response<LaneBody<R>> {
-    let mut response = Response::new(LaneBody::answer(message.holding(held)));
+fn respond<R>(message: Message, answered: usize) -> Response<LaneBody<R>> {
+    let mut response = Response::new(LaneBody::answer(message, answered));
     let mut headers = HeaderMap::with_capacity(2);
     headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
     *response.headers_mut() = headers;

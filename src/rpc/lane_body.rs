@@ -64,6 +64,11 @@ impl Message {
         Self { _held: held, ..self }
     }
 
+    /// The bytes without the prefix. Of what the service behind answered these are all, since they have theirs.
+    pub fn plain(&self) -> &[u8] {
+        &self.bytes
+    }
+
     fn prefix(&self) -> &[u8] {
         &self.prefix[usize::from(self.taken)..]
     }
@@ -100,8 +105,8 @@ pin_project! {
     /// The body of an answer: of the lane's own, or of the service behind.
     #[project = LaneBodyProjection]
     pub enum LaneBody<R> {
-        // One message, then the trailers that say OK.
-        Answer { message: Option<Message>, ended: bool },
+        // One message, then the trailers that say OK. Answered are the bytes of the request.
+        Answer { message: Option<Message>, ended: bool, answered: usize },
         // What the service behind answered.
         Inner {
             #[pin]
@@ -111,9 +116,25 @@ pin_project! {
 }
 
 impl<R> LaneBody<R> {
-    /// A body with one message.
-    pub fn answer(message: Message) -> Self {
-        Self::Answer { message: Some(message), ended: false }
+    /// A body with one message, the answer to a request of so many bytes.
+    pub fn answer(message: Message, answered: usize) -> Self {
+        Self::Answer { message: Some(message), ended: false, answered }
+    }
+
+    /// The bytes of the request and of the answer, if the fast lane answered and none of it was taken yet.
+    pub fn lane_bytes(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::Answer { message, answered, .. } => Some((*answered, message.as_ref().map_or(0, Buf::remaining))),
+            Self::Inner { .. } => None,
+        }
+    }
+
+    /// What the service behind answered, if the fast lane did not.
+    pub fn inner(&self) -> Option<&R> {
+        match self {
+            Self::Answer { .. } => None,
+            Self::Inner { body } => Some(body),
+        }
     }
 
     /// Whether the fast lane answered.
@@ -128,7 +149,7 @@ impl<R: Body<Data = Bytes>> Body for LaneBody<R> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Message>, R::Error>>> {
         match self.project() {
-            LaneBodyProjection::Answer { message, ended } => Poll::Ready(match message.take() {
+            LaneBodyProjection::Answer { message, ended, .. } => Poll::Ready(match message.take() {
                 Some(message) => Some(Ok(Frame::data(message))),
                 None if *ended => None,
                 None => {

@@ -3,13 +3,14 @@
 //! [`profile_service`] answers callers (`reads`, `writes`, `import`, `export`, `watch`, with `request`, `checked_write`
 //! and `page_token` for what they share), [`admin_service`] operators. [`error`] is the one place where a failure becomes a status.
 //! [`deadline`] ends every call at its caller's deadline; `fast_lane` (with `lane_request` and `lane_body`) answers
-//! hot reads past all of that. [`in_flight`] bounds the bytes of all requests, [`answers`] those
-//! of all large answers. [`services`] puts all of it together, with health
+//! hot reads past all of that; `observed` and `call_notes` tell an observer what became of each call. [`in_flight`] bounds
+//! the bytes of all requests, [`answers`] those of all large answers. [`services`] puts all of it together, with health
 //! and reflection beside it; how it is served is the server's business.
 
 pub mod admin_service;
 pub mod answers;
 mod backup;
+mod call_notes;
 mod checked_write;
 pub mod codec;
 pub mod deadline;
@@ -21,6 +22,7 @@ pub mod in_flight;
 mod lane_body;
 mod lane_request;
 mod message_ends;
+mod observed;
 mod page_token;
 pub mod profile_service;
 mod reads;
@@ -48,10 +50,12 @@ use tower::Layer;
 use self::admin_service::AdminHandler;
 pub use self::answers::ANSWER_BYTES_IN_FLIGHT;
 use self::answers::{Answered, Answers};
+use self::call_notes::Noted;
 use self::deadline::{Deadline, DeadlineLayer};
 use self::fast_lane::FastLane;
 pub use self::in_flight::REQUEST_BYTES_IN_FLIGHT;
 use self::in_flight::{Charged, InFlight};
+use self::observed::Observed;
 use self::profile_service::ProfileHandler;
 use self::wire::admin_service_server::{self, AdminServiceServer};
 use self::wire::profile_service_server::{self, ProfileServiceServer};
@@ -59,6 +63,7 @@ use crate::cache::HotCache;
 use crate::feed::{Feed, MAX_WATCHERS};
 use crate::model::Canonicalization;
 use crate::model::limits::MAX_REQUEST_BYTES;
+use crate::observe::Observer;
 use crate::store::Store;
 
 /// The names under which health is reported: the server as a whole, and each service.
@@ -72,6 +77,7 @@ pub struct Services {
     cache: Option<Arc<HotCache>>,
     in_flight: Arc<InFlight>,
     answers: Arc<Answers>,
+    observer: Arc<Observer>,
     /// Ends the watches.
     watches_end: CancellationToken,
 }
@@ -109,8 +115,8 @@ pub async fn services_with_feed<S: Store>(
         .add_service(reflection().build_v1alpha()?)
         .prepare();
     let in_flight = InFlight::new(REQUEST_BYTES_IN_FLIGHT);
-    let answers = Answers::new(ANSWER_BYTES_IN_FLIGHT);
-    let services = Services { routes, health, cache, in_flight, answers, watches_end };
+    let (answers, observer) = (Answers::new(ANSWER_BYTES_IN_FLIGHT), Arc::default());
+    let services = Services { routes, health, cache, in_flight, answers, observer, watches_end };
     services.set_health(ServingStatus::Serving).await;
     Ok(services)
 }
@@ -126,12 +132,18 @@ impl Services {
         Self { answers: Answers::new(limit), ..self }
     }
 
-    /// The services with their deadlines and bounds and the fast lane, as one service to serve.
-    pub fn stack(&self) -> FastLane<Charged<Deadline<Answered<Routes>>>> {
-        FastLane::new(self.generated(), self.cache.clone(), self.answers.clone())
+    /// The same services, with an observer who is told about their calls.
+    pub fn with_observer(self, observer: Arc<Observer>) -> Self {
+        Self { observer, ..self }
     }
 
-    /// The same without the fast lane.
+    /// The services with their deadlines and bounds, the fast lane and their observer, as one service to serve.
+    pub fn stack(&self) -> Observed<FastLane<Noted<Charged<Deadline<Answered<Routes>>>>>> {
+        let noted = Noted::new(self.generated(), self.observer.clone());
+        Observed::new(FastLane::new(noted, self.cache.clone(), self.answers.clone()), self.observer.clone())
+    }
+
+    /// The same without the fast lane, and unobserved.
     pub fn generated(&self) -> Charged<Deadline<Answered<Routes>>> {
         let answered = Answered::new(self.routes.clone(), self.answers.clone());
         Charged::new(DeadlineLayer.layer(answered), self.in_flight.clone())

@@ -1,4 +1,4 @@
-//! The admin listener: `/livez` and `/readyz` over HTTP/1, on a thread of its own.
+//! The admin listener: `/livez` and `/readyz` over HTTP/1, and what it is given besides, on a thread of its own.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -31,8 +31,13 @@ struct Probe<S> {
     draining: CancellationToken,
 }
 
-/// Serves probes until [`Admin::stop`]. `draining` turns readiness off.
-pub fn start<S: Store>(listener: TcpListener, store: Arc<S>, draining: CancellationToken) -> io::Result<Admin> {
+/// Serves probes and the routes in `more` until [`Admin::stop`]. `draining` turns readiness off.
+pub fn start<S: Store>(
+    listener: TcpListener,
+    store: Arc<S>,
+    draining: CancellationToken,
+    more: Router,
+) -> io::Result<Admin> {
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let stop = CancellationToken::new();
@@ -40,7 +45,8 @@ pub fn start<S: Store>(listener: TcpListener, store: Arc<S>, draining: Cancellat
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz::<S>))
-        .with_state(Arc::new(Probe { store, draining }));
+        .with_state(Arc::new(Probe { store, draining }))
+        .merge(more);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
         let served = runtime.block_on(async move {

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{self, Admin};
+use super::metrics::{self, Metrics};
 use super::open_files;
 use super::sample;
 use super::serving::{self, ServingLimits};
@@ -15,6 +17,7 @@ use super::settings::Settings;
 use super::stack::{self, ServerStore};
 use crate::engine::sled::OpenError;
 use crate::feed::Feed;
+use crate::observe::{Calls, Observer};
 use crate::rpc;
 use crate::store::{Store, StoreError, StoreState};
 
@@ -88,9 +91,16 @@ impl Server {
             .map_err(|error| ServeError::Start(error.to_string()))?
             .with_request_bytes_in_flight(settings.limits.request_bytes_in_flight)
             .with_answer_bytes_in_flight(settings.limits.answer_bytes_in_flight);
+        let (mut observer, mut routes) = (Observer::new(), Router::new());
+        if settings.observe.metrics {
+            let calls = Calls::new();
+            observer = observer.with_calls(calls.clone());
+            routes = routes.merge(metrics::routes(Metrics::new(calls)));
+        }
+        let services = services.with_observer(Arc::new(observer));
         Ok(Self {
             grpc_address: grpc.local_addr().map_err(start)?,
-            admin: admin::start(admin, store.clone(), unready.clone()).map_err(start)?,
+            admin: admin::start(admin, store.clone(), unready.clone(), routes).map_err(start)?,
             store,
             services,
             grpc,

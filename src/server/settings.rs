@@ -10,6 +10,7 @@ use std::time::Duration;
 use config::{Config, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
+use super::observe_settings::ObserveSettings;
 use super::serving::ServingLimits;
 use super::store_settings::StoreSettings;
 use crate::feed::MAX_WATCHERS;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub limits: LimitSettings,
     /// The log.
     pub log: LogSettings,
+    /// What the server tells about itself.
+    pub observe: ObserveSettings,
 }
 
 /// Addresses and shutdown.
@@ -43,7 +46,7 @@ pub struct Settings {
 pub struct ServerSettings {
     /// Where gRPC is served.
     pub listen: SocketAddr,
-    /// Where health probes are answered.
+    /// Where health probes and metrics are answered.
     pub admin_listen: SocketAddr,
     /// Serve without encryption on addresses that other machines can reach.
     pub insecure: bool,

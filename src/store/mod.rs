@@ -11,6 +11,7 @@ mod commit;
 mod error;
 mod observer;
 mod page;
+pub mod source;
 mod verification;
 
 use std::future::Future;
@@ -24,6 +25,7 @@ pub use commit::{Commit, CommitMode, Outcomes, RequestId, RequestMark};
 pub use error::{Corruption, StoreError};
 pub use observer::{CommitObserver, NoObserver};
 pub use page::{Cursor, DomainCount, DomainOrder, DomainPage, Page, PageBounds, Scope};
+pub use source::AnswerSource;
 pub use verification::{Problem, VerifyProgress, VerifyReport};
 
 use crate::model::{Domain, ProfileId, Record};

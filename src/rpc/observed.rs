@@ -1,0 +1,238 @@
+//! The one layer around all of the services: what becomes of each call, told to an [`Observer`].
+//!
+//! A call begins when its head is there. It ends when its trailers (or a head that is all of its answer) are handed to
+//! the connection, or when its future or body is dropped before that: then nobody waited for it any more, and it is
+//! `CANCELLED`. An answer of the fast lane has its end in it, so its call ends at once and its body is not watched.
+//!
+//! Invariant: each call that began ends once.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use super::call_notes::{CallNotes, NotedBody};
+use super::lane_body::{LaneBody, Message};
+use super::message_ends::MessageEnds;
+use crate::observe::{Code, EndedCall, Method, Observer, Traffic};
+use crate::store::AnswerSource;
+
+const GRPC_STATUS: &str = "grpc-status";
+
+/// Services that are observed.
+pub struct Observed<S> {
+    inner: S,
+    /// This clone's own: every connection has one, so the threads share no reference count.
+    observer: Arc<Observer>,
+}
+
+impl<S> Observed<S> {
+    /// Tells an observer about the calls of a service.
+    pub fn new(inner: S, observer: Arc<Observer>) -> Self {
+        Self { inner, observer }
+    }
+}
+
+impl<S: Clone> Clone for Observed<S> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), Arc::new(Observer::clone(&self.observer)))
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Observed<S>
+where
+    S: Service<Request<B>, Response = Response<LaneBody<NotedBody<R>>>>,
+    R: Body<Data = Bytes>,
+{
+    type Response = Response<ObservedBody<R>>;
+    type Error = S::Error;
+    type Future = ObservedFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let running = self.observer.is_on().then(|| Running::begin(&self.observer, &request));
+        ObservedFuture { call: self.inner.call(request), running }
+    }
+}
+
+/// A call that has begun and not ended. Dropped, it is cancelled.
+struct Running {
+    observer: Arc<Observer>,
+    method: Method,
+    started: Instant,
+    sent: Traffic,
+    notes: Option<Arc<CallNotes>>,
+    ended: bool,
+}
+
+impl Running {
+    fn begin<B>(observer: &Arc<Observer>, request: &Request<B>) -> Self {
+        let method = Method::of_path(request.uri().path());
+        observer.begun(method);
+        Self {
+            observer: observer.clone(),
+            method,
+            started: Instant::now(),
+            sent: Traffic::default(),
+            notes: None,
+            ended: false,
+        }
+    }
+
+    fn as_ended(&self, code: Code) -> EndedCall {
+        EndedCall {
+            method: self.method,
+            code,
+            started: self.started,
+            elapsed: self.started.elapsed(),
+            received: self.notes.as_ref().map_or(Traffic::default(), |notes| notes.received()),
+            sent: self.sent,
+            source: self.notes.as_ref().and_then(|notes| notes.source()),
+        }
+    }
+
+    /// Ends with a code, unless it has ended already.
+    fn end(&mut self, code: Code) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.observer.ended(&self.as_ended(code));
+        }
+    }
+
+    /// Ends with the answer of the fast lane.
+    fn end_in_the_lane(mut self, received: usize, sent: usize) {
+        let one = |bytes: usize| Traffic { bytes: bytes as u64, messages: 1 };
+        self.ended = true;
+        let source = Some(AnswerSource::Cache);
+        let call = EndedCall { received: one(received), sent: one(sent), source, ..self.as_ended(Code::OK) };
+        self.observer.answered(&call);
+    }
+
+    fn send(&mut self, more: Traffic) {
+        self.sent.bytes += more.bytes;
+        self.sent.messages += more.messages;
+        self.observer.moved(self.method, Traffic::default(), more);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end(Code::CANCELLED);
+    }
+}
+
+fn code_in(headers: &HeaderMap) -> Option<Code> {
+    headers.get(GRPC_STATUS).map(|value| Code::of_header(value.as_bytes()))
+}
+
+pin_project! {
+    /// A call that is observed.
+    pub struct ObservedFuture<F> {
+        #[pin]
+        call: F,
+        running: Option<Running>,
+    }
+}
+
+impl<F, R, E> Future for ObservedFuture<F>
+where
+    F: Future<Output = Result<Response<LaneBody<NotedBody<R>>>, E>>,
+    R: Body<Data = Bytes>,
+{
+    type Output = Result<Response<ObservedBody<R>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = match ready!(this.call.poll(cx)) {
+            Ok(response) => response,
+            Err(error) => {
+                this.running.take().into_iter().for_each(|mut running| running.end(Code::UNKNOWN));
+                return Poll::Ready(Err(error));
+            }
+        };
+        let Some(mut running) = this.running.take() else {
+            return Poll::Ready(Ok(response.map(ObservedBody::unobserved)));
+        };
+        if let Some((received, sent)) = response.body().lane_bytes() {
+            running.end_in_the_lane(received, sent);
+            return Poll::Ready(Ok(response.map(ObservedBody::unobserved)));
+        }
+        running.notes = response.body().inner().map(|body| body.notes().clone());
+        match code_in(response.headers()) {
+            // The head is all of the answer.
+            Some(code) => running.end(code),
+            None if response.body().is_end_stream() => running.end(Code::UNKNOWN),
+            None => {}
+        }
+        let running = (!running.ended).then_some(running);
+        Poll::Ready(Ok(response.map(|body| ObservedBody { body, running, ends: MessageEnds::default() })))
+    }
+}
+
+pin_project! {
+    /// The body of an answer, watched to its end.
+    pub struct ObservedBody<R> {
+        #[pin]
+        body: LaneBody<NotedBody<R>>,
+        // `None` when the call has ended.
+        running: Option<Running>,
+        ends: MessageEnds,
+    }
+}
+
+impl<R> ObservedBody<R> {
+    fn unobserved(body: LaneBody<NotedBody<R>>) -> Self {
+        Self { body, running: None, ends: MessageEnds::default() }
+    }
+
+    /// Whether the fast lane answered.
+    pub fn is_from_the_lane(&self) -> bool {
+        self.body.is_from_the_lane()
+    }
+}
+
+impl<R: Body<Data = Bytes>> Body for ObservedBody<R> {
+    type Data = Message;
+    type Error = R::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Message>, R::Error>>> {
+        let this = self.project();
+        let frame = ready!(this.body.poll_frame(cx));
+        if let Some(running) = this.running {
+            let code = match &frame {
+                Some(Ok(frame)) => match (frame.data_ref(), frame.trailers_ref()) {
+                    (Some(message), _) => {
+                        let data = message.plain();
+                        running.send(Traffic { bytes: data.len() as u64, messages: this.ends.follow(data) as u64 });
+                        None
+                    }
+                    (None, Some(trailers)) => Some(code_in(trailers).unwrap_or(Code::UNKNOWN)),
+                    (None, None) => None,
+                },
+                Some(Err(_)) | None => Some(Code::UNKNOWN),
+            };
+            if let Some(code) = code {
+                running.end(code);
+                *this.running = None;
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

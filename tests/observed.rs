@@ -1,0 +1,187 @@
+//! What becomes of each call is told once: its code, its time, its bytes and messages, and where its answer came from;
+//! through the fast lane and past it, whole and broken off.
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use profilestore::cache::CachedStore;
+use profilestore::engine::EngineRules;
+use profilestore::engine::memory::MemoryStore;
+use profilestore::model::Canonicalization;
+use profilestore::observe::{CallSink, Calls, Code, EndedCall, Method, Observer, Traffic};
+use profilestore::pb;
+use profilestore::rpc::{self, Services};
+use profilestore::store::{AnswerSource, Store};
+use prost::Message;
+use tower::ServiceExt;
+
+use common::profiles::{commit, ids, put};
+use common::stacks::cache;
+
+const PROFILES: &str = "profilestore.v1.ProfileService";
+
+/// Keeps what it is told.
+#[derive(Default)]
+struct Told(Mutex<Vec<EndedCall>>);
+
+impl CallSink for Told {
+    fn ended(&self, call: &EndedCall) {
+        self.0.lock().unwrap().push(call.clone());
+    }
+}
+
+struct Fixture {
+    services: Services,
+    calls: Arc<Calls>,
+    told: Arc<Told>,
+}
+
+impl Fixture {
+    /// Services over one profile that is cached and one that is not.
+    async fn new() -> Self {
+        let cache = cache();
+        let store =
+            Arc::new(CachedStore::new(MemoryStore::new(EngineRules::default(), cache.clone()), cache.clone()));
+        commit(&*store, ["hot", "cold"].map(|id| put(id, "ada@a.example", "Ada")).into()).await;
+        store.get_many(&ids(["hot"])).await.unwrap();
+        let (calls, told) = (Calls::new(), Arc::new(Told::default()));
+        let observer = Observer::new().with_calls(calls.clone()).with_sink(told.clone());
+        let services = rpc::services(store, Some(cache), Canonicalization::default()).await.unwrap();
+        Self { services: services.with_observer(Arc::new(observer)), calls, told }
+    }
+
+    fn told(&self) -> Vec<EndedCall> {
+        self.told.0.lock().unwrap().clone()
+    }
+
+    /// Calls, reads the whole answer, and returns the one call that was told, with the bytes of the answer.
+    async fn call(&self, path: &str, message: &impl Message) -> (EndedCall, usize) {
+        let before = self.told().len();
+        let answer = self.services.stack().oneshot(request(path, message)).await.unwrap();
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes().len();
+        let told = self.told();
+        assert_eq!(told.len(), before + 1, "each call is told once");
+        (told.last().unwrap().clone(), bytes)
+    }
+}
+
+fn request(path: &str, message: &impl Message) -> Request<Full<Bytes>> {
+    let mut body = BytesMut::new();
+    body.put_u8(0);
+    body.put_u32(message.encoded_len() as u32);
+    message.encode(&mut body).unwrap();
+    let request = Request::post(format!("http://a/{path}")).header("content-type", "application/grpc");
+    request.body(Full::new(body.freeze())).unwrap()
+}
+
+fn get(id: &str) -> pb::GetProfileRequest {
+    pb::GetProfileRequest { id: id.into(), ..Default::default() }
+}
+
+fn watch() -> pb::WatchProfilesRequest {
+    let start = pb::watch_profiles_request::Start::StartAt(pb::WatchStart::Oldest.into());
+    pb::WatchProfilesRequest { start: Some(start), ..Default::default() }
+}
+
+fn code(number: u8) -> Code {
+    Code::of_header(number.to_string().as_bytes())
+}
+
+#[tokio::test]
+async fn a_call_is_told_with_its_code_its_bytes_and_the_source_of_its_answer() {
+    let fixture = Fixture::new().await;
+    let get_path = format!("{PROFILES}/GetProfile");
+    for (id, number, source) in [
+        ("hot", 0, Some(AnswerSource::Cache)),
+        ("cold", 0, Some(AnswerSource::Store)),
+        ("cold", 0, Some(AnswerSource::Cache)),
+        ("absent", 5, Some(AnswerSource::Store)),
+        ("absent", 5, Some(AnswerSource::Negative)),
+        ("no spaces", 3, None),
+    ] {
+        let (told, answered) = fixture.call(&get_path, &get(id)).await;
+        assert_eq!((told.method, told.code, told.source), (Method::GET_PROFILE, code(number), source), "{id}");
+        let messages = u64::from(number == 0);
+        assert_eq!(told.sent, Traffic { bytes: answered as u64, messages }, "{id}");
+        assert_eq!(told.received, Traffic { bytes: 5 + get(id).encoded_len() as u64, messages: 1 }, "{id}");
+        assert!(told.elapsed <= told.started.elapsed());
+    }
+    let gets = fixture.calls.figures().of(Method::GET_PROFILE).clone();
+    assert_eq!((gets.begun, gets.ended(), gets.latency.count(), gets.in_flight()), (6, 6, 6, 0));
+    assert_eq!((gets.by_code[0], gets.by_code[5], gets.by_code[3]), (3, 2, 1));
+    let told = fixture.told();
+    let sum = |of: fn(&EndedCall) -> u64| told.iter().map(of).sum::<u64>();
+    assert_eq!(gets.received_bytes, sum(|call| call.received.bytes));
+    assert_eq!(gets.sent_bytes, sum(|call| call.sent.bytes));
+    assert_eq!((gets.received_messages, gets.sent_messages), (6, 3));
+    assert_eq!(gets.latency.sum, sum(|call| call.elapsed.as_nanos() as u64));
+}
+
+#[tokio::test]
+async fn a_path_that_leads_nowhere_is_counted_without_its_name() {
+    let fixture = Fixture::new().await;
+    for path in ["profilestore.v1.ProfileService/Ada", "ada@a.example/x", "x"] {
+        let (told, _) = fixture.call(path, &get("hot")).await;
+        assert_eq!((told.method, told.code), (Method::UNKNOWN, code(12)), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_in_flight_until_its_body_is_dropped_and_then_it_is_cancelled() {
+    let fixture = Fixture::new().await;
+    let method = Method::of_path("/profilestore.v1.ProfileService/WatchProfiles");
+    let path = format!("{PROFILES}/WatchProfiles");
+    let mut answer = fixture.services.stack().oneshot(request(&path, &watch())).await.unwrap();
+    answer.body_mut().frame().await.unwrap().unwrap();
+    let during = fixture.calls.figures().of(method).clone();
+    assert_eq!((during.begun, during.in_flight()), (1, 1));
+    assert!(during.sent_messages >= 1 && during.received_messages == 1, "messages are counted as they move");
+    drop(answer);
+    let after = fixture.calls.figures().of(method).clone();
+    assert_eq!((after.in_flight(), after.by_code[Code::CANCELLED.number()]), (0, 1));
+    assert_eq!(fixture.told().len(), 1);
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_before_its_answer_is_cancelled() {
+    let fixture = Fixture::new().await;
+    let mut stack = fixture.services.stack();
+    let never = http_body_util::StreamBody::new(futures_util::stream::pending::<
+        Result<http_body::Frame<Bytes>, std::convert::Infallible>,
+    >());
+    let request = request(&format!("{PROFILES}/GetProfile"), &get("hot")).map(|_| never);
+    let mut call = Box::pin(tower::Service::call(&mut stack, request));
+    assert!(futures_util::poll!(&mut call).is_pending());
+    assert_eq!(fixture.calls.figures().of(Method::GET_PROFILE).in_flight(), 1);
+    drop(call);
+    let told = fixture.told();
+    assert_eq!((told.len(), told[0].code), (1, Code::CANCELLED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_meets_its_deadline_ends_with_it_and_with_its_time() {
+    let fixture = Fixture::new().await;
+    let mut request = request(&format!("{PROFILES}/WatchProfiles"), &watch());
+    request.headers_mut().insert("grpc-timeout", "20m".parse().unwrap());
+    let answer = fixture.services.stack().oneshot(request).await.unwrap();
+    answer.into_body().collect().await.unwrap();
+    let told = fixture.told();
+    assert_eq!((told.len(), told[0].code), (1, code(4)));
+    assert!(told[0].code.is_server_error() && told[0].elapsed < Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn nobody_is_told_when_nobody_wants_to_know() {
+    let fixture = Fixture::new().await;
+    let services = fixture.services.clone().with_observer(Arc::new(Observer::new()));
+    let answer = services.stack().oneshot(request(&format!("{PROFILES}/GetProfile"), &get("hot"))).await.unwrap();
+    assert!(answer.body().is_from_the_lane());
+    answer.into_body().collect().await.unwrap();
+    assert!(fixture.told().is_empty());
+    assert_eq!(fixture.calls.figures().of(Method::GET_PROFILE).begun, 0);
+}
