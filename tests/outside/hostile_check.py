@@ -34,7 +34,7 @@ MIB = 1024 * 1024
 SETTINGS = f"""
 [limits]
 request_bytes_in_flight = {64 * MIB}
-answer_bytes_in_flight = {64 * MIB}
+answer_bytes_held = {64 * MIB}
 [cache]
 max_bytes = {64 * MIB}
 [store]
