@@ -16,6 +16,7 @@
 //! `restore` makes a directory from a backup.
 
 mod answers;
+mod backed_up;
 mod check;
 mod commit_thread;
 mod committer;

@@ -1,13 +1,14 @@
 //! The seam over the tree and the committer.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
+use super::backed_up::BackedUp;
 use super::committer::{Committer, QueueBounds};
 use super::data_dir::DataDir;
 use super::doubt::Doubt;
@@ -402,18 +403,6 @@ impl Store for SledStore {
         })
         .await;
         Ok(())
-    }
-}
-
-/// A snapshot that is being read, and the place of the one backup at a time.
-struct BackedUp {
-    file: File,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Read for BackedUp {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buffer)
     }
 }
 
