@@ -1,6 +1,6 @@
 //! The profiles and domains that are read most, over the last minute: always on, in bounded memory.
 //!
-//! Each thread that serves has counts of its own ([`window`]), so threads do not wait for each other; they are put
+//! Each thread that serves has counts of its own (`window`), so threads do not wait for each other; they are put
 //! together when somebody asks. What most reads cost is a thread-local number and a counter that goes down; of many
 //! reads one in up to 64 is counted, under a lock that only those who ask ever contend for.
 //!

@@ -1,8 +1,8 @@
 //! Many profiles at once: `profilestore import` and `export`, in JSON lines and CSV.
 //!
 //! An import is a line of parts: [`window`] reads a file with bounded memory, [`json_lines`] and [`csv_records`] find
-//! the lines in it, [`source`] runs them on a thread of their own, [`course`] knows which lines are under way and what
-//! became of the others, and [`progress`] and [`rejects`] are the files in which that is kept.
+//! the lines in it, `source` runs them on a thread of their own, `course` knows which lines are under way and what
+//! became of the others, and `progress` and `rejects` are the files in which that is kept.
 
 mod course;
 // Open to the fuzz targets only (tests/fuzz).

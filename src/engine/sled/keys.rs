@@ -165,7 +165,7 @@ pub struct Applied {
     pub time: CommitTime,
     /// What the tree holds.
     pub totals: Totals,
-    /// The digest of all records ([`record_hash`](crate::engine::digest::record_hash)); `None` when a version of
+    /// The digest of all records (`record_hash` in `engine::digest`); `None` when a version of
     /// format 1, which keeps none, wrote last.
     pub digest: Option<Digest>,
 }

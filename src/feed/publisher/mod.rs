@@ -1,7 +1,7 @@
 //! Every change to a message broker, in order for each profile and at least once.
 //!
-//! One task reads the changes as every follower does ([`Store::changes_after`]), keeps a bounded number of messages in
-//! flight, takes the acknowledgements in order, and keeps its place by a hold ([`Store::hold`]), so that the log is not
+//! One task reads the changes as every follower does ([`Store::changes_after`](crate::store::Store::changes_after)), keeps a bounded number of messages in
+//! flight, takes the acknowledgements in order, and keeps its place by a hold ([`Store::hold`](crate::store::Store::hold)), so that the log is not
 //! trimmed past it. A broker that is away, slow or full delays this and nothing else.
 //!
 //! In reading order: `message` (subjects and CloudEvents), `broker` (what is needed of one), `window` (what is in flight),

@@ -1,6 +1,6 @@
 //! `/metrics` on the admin listener: what all floors know, in Prometheus' text format.
 //!
-//! Everything is asked for when it is scraped, so nothing is looked up or formatted for a call. [`exposition`] writes
+//! Everything is asked for when it is scraped, so nothing is looked up or formatted for a call. `exposition` writes
 //! the format; `rpc` shows the calls, `store` the store and the cache, `feed` the feed, `serving` connections and
 //! threads, `publisher` the publisher, `process` the process.
 //!
