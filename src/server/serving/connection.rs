@@ -112,7 +112,6 @@ where
     let mut drain: Option<Drain> = None;
     let mut ended = None;
     poll_fn(|cx| {
-        executor.begin_turn();
         let old = age.poll(cx);
         if old == Some(Old::Cut) {
             return Poll::Ready(Err(ConnectionError::TooOld));
