@@ -1,8 +1,9 @@
-"""What traces cost: the server's CPU per hot get with them against without, in alternating rounds of h2load.
+"""What observing costs: the server's CPU per hot get with metrics, status page, slow lines and traces against without, in
+alternating rounds of h2load.
 
-    tests/outside/trace_cost.py [ROUNDS [GETS]]
+    tests/outside/observe_cost.py [ROUNDS [GETS]]
 
-Without a collector; with one and 1 % of the calls recorded; with one that never answers; and with a caller's
+With nothing; with everything but traces; with a collector and 1 % of the calls recorded; with one that never answers; and with a caller's
 `traceparent` that asks for no record. The collector is a program of its own, so its CPU does not count.
 """
 
@@ -22,6 +23,11 @@ from stubs import pb
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 UNSAMPLED = ("-H", "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")
+NOTHING = {
+    "PROFILESTORE__OBSERVE__METRICS": "false",
+    "PROFILESTORE__OBSERVE__STATUS_PAGE": "false",
+    "PROFILESTORE__OBSERVE__SLOW_REQUEST": "0s",
+}
 SHAPES = {"8 x 32": (8, 32), "16 x 1": (16, 1)}
 
 
@@ -71,6 +77,7 @@ def main() -> None:
     (taking, takes), (hanging, hangs) = collector(False), collector(True)
     ways = {
         "no traces": ({}, ()),
+        "nothing observed": (NOTHING, ()),
         "1 % recorded": ({"PROFILESTORE__OBSERVE__OTLP_ENDPOINT": takes}, ()),
         "1 %, the collector hangs": ({"PROFILESTORE__OBSERVE__OTLP_ENDPOINT": hangs}, ()),
         "traced, callers record nothing": ({"PROFILESTORE__OBSERVE__OTLP_ENDPOINT": takes}, UNSAMPLED),
@@ -88,7 +95,7 @@ def main() -> None:
                     # The first round warms everything up.
                     if each > 0:
                         costs[way].append(cost)
-            base = costs["no traces"]
+            base = costs["nothing observed"]
             for way, cost in costs.items():
                 ratio = statistics.median(mine / theirs for mine, theirs in zip(cost, base))
                 print(f"{shape_name}\t{way}\t{statistics.median(cost):.2f} us\t{ratio:.3f}", flush=True)
