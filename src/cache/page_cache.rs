@@ -46,13 +46,6 @@ const ENTRY_BYTES: usize = 200;
 const UNDER_WAY_BITS: u32 = 20;
 const HAPPENED: u64 = 1 << UNDER_WAY_BITS;
 
-/// What a scope's changes are counted under.
-#[derive(Hash)]
-enum Counted<'a> {
-    Domain(&'a [u8]),
-    Subtree(&'a [u8]),
-}
-
 /// The right to keep a page that is read from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket {
@@ -131,8 +124,7 @@ impl PageCache {
     /// The right to keep a page of a scope. Taken before the store is asked for it.
     pub fn ticket(&self, scope: &Scope) -> Option<Ticket> {
         let slot = match scope {
-            Scope::Domain(domain) => self.slot(&Counted::Domain(domain.as_bytes())),
-            Scope::Subtree(domain) => self.slot(&Counted::Subtree(domain.as_bytes())),
+            Scope::Domain(_) | Scope::Subtree(_) => self.slot(&scope.key_prefix()),
             Scope::All | Scope::Email(_) => return None,
         };
         let word = self.word(slot);
@@ -198,16 +190,14 @@ impl PageCache {
     }
 
     fn count_scopes(&self, index_key: &[u8], add: u64) {
-        let Some(domain) = IndexKey::domain_bytes(index_key) else { return };
-        let add = |counted| self.slots[self.slot(&counted)].fetch_add(add, Ordering::SeqCst);
-        add(Counted::Domain(domain));
-        for ancestor in IndexKey::ancestors(domain) {
-            add(Counted::Subtree(ancestor));
+        for prefix in IndexKey::domain_prefixes(index_key) {
+            self.slots[self.slot(prefix)].fetch_add(add, Ordering::SeqCst);
         }
     }
 
-    fn slot(&self, counted: &Counted<'_>) -> usize {
-        self.hasher.hash_one(counted) as usize % SLOTS
+    /// The slot of the scope whose index keys begin with a prefix.
+    fn slot(&self, key_prefix: &[u8]) -> usize {
+        self.hasher.hash_one(key_prefix) as usize % SLOTS
     }
 
     fn word(&self, slot: usize) -> u64 {

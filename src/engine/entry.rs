@@ -41,16 +41,11 @@ pub fn parse_entry(entry: &[u8]) -> Option<(IndexKey, ProfileId)> {
 
 /// The bytes with which all entries of a scope begin. For [`Scope::All`], whose entries are ids: nothing.
 pub fn scope_prefix(scope: &Scope) -> Vec<u8> {
-    match scope {
-        Scope::All => Vec::new(),
-        Scope::Domain(domain) => domain.own_entries_prefix(),
-        Scope::Subtree(domain) => domain.as_bytes().to_vec(),
-        Scope::Email(key) => {
-            let mut prefix = key.as_bytes().to_vec();
-            prefix.push(ID_START);
-            prefix
-        }
+    let mut prefix = scope.key_prefix();
+    if matches!(scope, Scope::Email(_)) {
+        prefix.push(ID_START);
     }
+    prefix
 }
 
 /// Where the next page of a scope begins: after its cursor, or at its first entry.

@@ -21,12 +21,8 @@ impl Filter {
     /// The profiles of a domain.
     pub fn domain(domain: &Domain, include_subdomains: bool) -> Self {
         let scope = Scope::domain(domain, include_subdomains);
-        let prefix = match &scope {
-            Scope::Domain(key) => key.own_entries_prefix(),
-            Scope::Subtree(key) => key.as_bytes().to_vec(),
-            Scope::All | Scope::Email(_) => Vec::new(),
-        };
-        Self { scope, prefix: Some(prefix.into()) }
+        let prefix = scope.key_prefix().into();
+        Self { scope, prefix: Some(prefix) }
     }
 
     /// The profiles that it lets through.

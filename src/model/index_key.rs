@@ -101,18 +101,6 @@ impl IndexKey {
         ends.map(|(index, _)| &bytes[..=index])
     }
 
-    /// The bytes of the domain key in the bytes of an index key; `None` when there is none.
-    pub fn domain_bytes(index_key: &[u8]) -> Option<&[u8]> {
-        let end = index_key.iter().position(|&byte| byte == DOMAIN_END)?;
-        Some(&index_key[..end])
-    }
-
-    /// The bytes of the keys of a domain and all its ancestors, from those of its own key.
-    pub fn ancestors(domain: &[u8]) -> impl Iterator<Item = &[u8]> {
-        let label_ends = domain.iter().enumerate().filter(|(_, byte)| **byte == LABEL_END);
-        label_ends.map(|(index, _)| &domain[..=index])
-    }
-
     /// The key of the address's domain.
     pub fn domain_key(&self) -> DomainKey {
         // The constructors make sure that the mark is there; without it the whole key would be a domain.

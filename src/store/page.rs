@@ -24,6 +24,16 @@ impl Scope {
         if include_subdomains { Self::Subtree(key) } else { Self::Domain(key) }
     }
 
+    /// With what the index keys of its profiles begin; nothing for all.
+    pub fn key_prefix(&self) -> Vec<u8> {
+        match self {
+            Self::All => Vec::new(),
+            Self::Domain(domain) => domain.own_entries_prefix(),
+            Self::Subtree(domain) => domain.as_bytes().to_vec(),
+            Self::Email(key) => key.as_bytes().to_vec(),
+        }
+    }
+
     /// The scope of an e-mail address.
     pub fn email(email: &Email) -> Self {
         Self::Email(email.index_key())

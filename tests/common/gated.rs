@@ -209,12 +209,10 @@ impl Store for GatedStore {
     /// Everything of a scope at once. Reads of domains come by the gates of reads.
     async fn list(&self, scope: &Scope, after: Option<&Cursor>, _: PageBounds) -> Result<Page, StoreError> {
         assert!(after.is_none(), "a gated store lists everything at once");
-        let prefix = match scope {
-            Scope::All => return Ok(Page { records: self.all(|_| true), next: None }),
-            Scope::Domain(domain) => domain.own_entries_prefix(),
-            Scope::Subtree(domain) => domain.as_bytes().to_vec(),
-            Scope::Email(key) => key.as_bytes().to_vec(),
-        };
+        if *scope == Scope::All {
+            return Ok(Page { records: self.all(|_| true), next: None });
+        }
+        let prefix = scope.key_prefix();
         self.pass(Point::BeforeRead).await;
         let mut records = self.all(|record| record.index_key_bytes().starts_with(&prefix));
         records.sort_by(|one, other| one.index_key_bytes().cmp(other.index_key_bytes()));
