@@ -14,10 +14,10 @@ use profilestore::engine::EngineRules;
 use profilestore::engine::memory::MemoryStore;
 use profilestore::model::{Change, Domain, ProfileId, Record, Revision};
 use profilestore::store::{
-    ChangeBounds, ChangePage, Commit, CommitObserver, Cursor, DomainOrder, DomainPage, HoldName, Outcomes, Page,
-    PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, VerifyProgress, VerifyReport,
+    ChangeBounds, ChangePage, Commit, CommitObserver, Cursor, DomainOrder, DomainPage, Outcomes, Page, PageBounds,
+    Position, Scope, Store, StoreError,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::soon;
 use super::stacks::cache;
@@ -238,51 +238,5 @@ impl Store for GatedStore {
         self.decider.changes_after(after, bounds).await
     }
 
-    async fn head(&self) -> Result<Position, StoreError> {
-        self.decider.head().await
-    }
-
-    async fn oldest_position(&self) -> Result<Position, StoreError> {
-        self.decider.oldest_position().await
-    }
-
-    async fn hold(&self, name: &HoldName, position: &Position) -> Result<(), StoreError> {
-        self.decider.hold(name, position).await
-    }
-
-    async fn release_hold(&self, name: &HoldName) -> Result<bool, StoreError> {
-        self.decider.release_hold(name).await
-    }
-
-    async fn holds(&self) -> Result<Vec<profilestore::store::Hold>, StoreError> {
-        self.decider.holds().await
-    }
-
-    fn watch_head(&self) -> watch::Receiver<Position> {
-        self.decider.watch_head()
-    }
-
-    fn position_of(&self, record: &Record) -> Position {
-        self.decider.position_of(record)
-    }
-
-    fn status(&self) -> StoreStatus {
-        self.decider.status()
-    }
-
-    async fn disk_bytes(&self) -> Result<u64, StoreError> {
-        self.decider.disk_bytes().await
-    }
-
-    fn watch_state(&self) -> watch::Receiver<StoreState> {
-        self.decider.watch_state()
-    }
-
-    async fn verify_with(&self, progress: VerifyProgress) -> Result<VerifyReport, StoreError> {
-        self.decider.verify_with(progress).await
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        self.decider.close().await
-    }
+    super::forward::forward_log_and_state_to!(decider);
 }

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub mod files;
+pub mod forward;
 pub mod gated;
 pub mod mortal_disk;
 pub mod profiles;

@@ -2,6 +2,20 @@
 
 import sys
 import time
+from collections.abc import Callable
+
+# How long something that must come may take.
+PATIENCE_SECONDS = 30.0
+
+
+def eventually(is_so: Callable[[], bool], patience_seconds: float = PATIENCE_SECONDS) -> bool:
+    """Whether it is so, soon."""
+    deadline = time.monotonic() + patience_seconds
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 class Checks:

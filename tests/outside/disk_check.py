@@ -16,12 +16,11 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 
-from checks import Checks
+from checks import PATIENCE_SECONDS, Checks, eventually
 from error_details import reason_of
 from paging import all_profiles
 from power_check import Mount, make_image, mounts_work
@@ -39,7 +38,6 @@ SLOW_SETTINGS = "[store]\nsync_timeout = \"1s\"\n[server]\ndrain_timeout = \"1s\
 SYNC_MILLISECONDS = 50
 SAMPLE = 10_000
 HOT = "100"
-PATIENCE_SECONDS = 30.0
 BATCH = 100
 
 
@@ -108,16 +106,6 @@ def same_profiles(checks: Checks, client: service.ProfileServiceStub, filler: Fi
     """What was acknowledged is there."""
     found = {profile.id for profile in all_profiles(client, 200)}
     checks.equal(len(filler.acknowledged - found), 0, f"{when}: acknowledged profiles that are missing")
-
-
-def eventually(is_so: Callable[[], bool]) -> bool:
-    """Whether it is so, soon."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def ballast_is_whole(disk: Path) -> bool:

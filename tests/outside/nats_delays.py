@@ -6,18 +6,20 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from checks import Checks
+from checks import eventually as eventually_within
 from nats_broker import Broker
 from server import Server, profiles
 from stubs import REPOSITORY, Profile, admin_pb, admin_service, pb
 
 # A snapshot that failed under load is tried again after half a minute.
 SECONDS = 90.0
+eventually = partial(eventually_within, patience_seconds=SECONDS)
 PASSWORD = "correct-horse-battery"
 SHIFTED_CLOCK = REPOSITORY / "tests" / "outside" / "shifted_clock.c"
 HOUR = 3600
@@ -30,16 +32,6 @@ log_keep_age = "10m"
 log_keep_bytes = 0
 held_log_bytes = 1048576
 """
-
-
-def eventually(holds: Callable[[], bool]) -> bool:
-    """Waits until something holds, for a bounded time."""
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def write(server: Server, names: list[str], filler: int = 0) -> None:

@@ -20,12 +20,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 
-from checks import Checks
+from checks import Checks, eventually
 from disk_check import MIB, Filler, fill
 from power_check import Mount, make_image, mounts_work
 from preload import preloaded
@@ -36,23 +36,12 @@ DEPLOY = REPOSITORY / "deploy"
 PUBLISHER = REPOSITORY / "src" / "server" / "metrics" / "publisher.rs"
 DISK_BYTES = 320 * MIB
 SETTINGS = f"[store]\nmin_free_bytes = {64 * MIB}\nballast_bytes = {MIB}\n"
-PATIENCE_SECONDS = 30.0
 GETS = 40
 # What must not be on the page.
 SECRETS = ("check-person", "secret@quiet.example", "Quiet Person", "quiet.example")
 METRIC = re.compile(r"\b(?:grpc_server_|profilestore[_:]|process_)[a-zA-Z0-9_:]+|\bup\b")
 # Queries that are empty while all is well, by a part of them.
 EMPTY_WHEN_WELL = ("profilestore_disk_low{", "profilestore:call_errors:ratio_rate6h", "histogram_quantile", "ended_total", "msg_sent_total", "msg_received_total", "_in_flight{")
-
-
-def eventually(is_so: Callable[[], bool]) -> bool:
-    """Whether it is so, soon."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def page_of(server: Server) -> str:

@@ -14,12 +14,13 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
+use profilestore::rpc::Services;
 use profilestore::server::serving::{self, ConnectionError, ServingLimits};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::Service;
 
 use crate::common::soon;
@@ -264,6 +265,15 @@ impl Client {
         let ended = tokio::time::timeout(std::time::Duration::from_secs(30), self.connection).await;
         ended.expect("neither side has closed the connection").unwrap()
     }
+}
+
+/// The real services behind the loop, until what is returned with their address is dropped.
+pub async fn listening(services: &Services) -> (SocketAddr, DropGuard) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let end = CancellationToken::new();
+    tokio::spawn(serving::serve(listener, services.stack(), 1, ServingLimits::default(), end.clone()));
+    (address, end.drop_guard())
 }
 
 /// All of an answer's body.

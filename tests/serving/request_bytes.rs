@@ -5,14 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use profilestore::model::Canonicalization;
 use profilestore::rpc::{self, Services};
-use profilestore::server::serving::{self, ServingLimits};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
+use tokio::net::TcpStream;
 use tonic::{Code, Status};
 
 use crate::common::server::{frame, memory_store};
 use crate::common::soon;
-use crate::harness::Client;
+use crate::harness::{Client, listening};
 
 const CREATE: &str = "/profilestore.v1.ProfileService/CreateProfile";
 const GET: &str = "/profilestore.v1.ProfileService/GetProfile";
@@ -50,11 +48,7 @@ async fn status(answer: h2::client::ResponseFuture) -> Status {
 #[tokio::test]
 async fn a_request_without_room_is_refused_and_room_comes_back() {
     let services = services().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let end = CancellationToken::new();
-    tokio::spawn(serving::serve(listener, services.stack(), 1, ServingLimits::default(), end.clone()));
-    let _end = end.drop_guard();
+    let (address, _end) = listening(&services).await;
     let mut client = Client::over(TcpStream::connect(address).await.unwrap()).await.unwrap();
 
     // Most of a message, which then does not go on.
@@ -90,11 +84,7 @@ async fn a_request_without_room_is_refused_and_room_comes_back() {
 #[tokio::test]
 async fn an_import_that_waits_for_its_caller_is_charged_nothing() {
     let services = services().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let end = CancellationToken::new();
-    tokio::spawn(serving::serve(listener, services.stack(), 1, ServingLimits::default(), end.clone()));
-    let _end = end.drop_guard();
+    let (address, _end) = listening(&services).await;
     let mut client = Client::over(TcpStream::connect(address).await.unwrap()).await.unwrap();
     let (answer, mut body) = client.open(IMPORT, false).await.unwrap();
     // Chunks that hold nothing but a field that no version knows.

@@ -7,16 +7,14 @@ use bytes::Bytes;
 use profilestore::model::Canonicalization;
 use profilestore::pb::{GetProfileRequest, ListProfilesRequest};
 use profilestore::rpc::{self, Services};
-use profilestore::server::serving::{self, ServingLimits};
 use prost::Message;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
+use tokio::net::TcpStream;
 use tonic::{Code, Status};
 
 use crate::common::profiles::{commit, put};
 use crate::common::server::{frame, memory_store};
 use crate::common::soon;
-use crate::harness::Client;
+use crate::harness::{Client, listening};
 
 const LIST: &str = "/profilestore.v1.ProfileService/ListProfiles";
 const GET: &str = "/profilestore.v1.ProfileService/GetProfile";
@@ -49,11 +47,7 @@ fn page() -> Vec<u8> {
 #[tokio::test]
 async fn pages_that_nobody_takes_are_bounded_and_others_go_on() {
     let services = services().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let end = CancellationToken::new();
-    tokio::spawn(serving::serve(listener, services.stack(), 1, ServingLimits::default(), end.clone()));
-    let _end = end.drop_guard();
+    let (address, _end) = listening(&services).await;
 
     let socket = TcpStream::connect(address).await.unwrap();
     let mut greedy = Client::with_windows(socket, 65_535, 65_535).await.unwrap();

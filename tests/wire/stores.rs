@@ -6,7 +6,6 @@ use bytes::Bytes;
 use profilestore::engine::memory::MemoryStore;
 use profilestore::model::{Domain, ProfileId, Record, Revision};
 use profilestore::store::*;
-use tokio::sync::watch;
 
 use crate::common::server::memory_store;
 
@@ -86,51 +85,5 @@ impl Store for FaultyStore {
         self.inner.changes_after(after, bounds).await
     }
 
-    async fn head(&self) -> Result<Position, StoreError> {
-        self.inner.head().await
-    }
-
-    async fn oldest_position(&self) -> Result<Position, StoreError> {
-        self.inner.oldest_position().await
-    }
-
-    async fn hold(&self, name: &HoldName, position: &Position) -> Result<(), StoreError> {
-        self.inner.hold(name, position).await
-    }
-
-    async fn release_hold(&self, name: &HoldName) -> Result<bool, StoreError> {
-        self.inner.release_hold(name).await
-    }
-
-    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
-        self.inner.holds().await
-    }
-
-    fn watch_head(&self) -> watch::Receiver<Position> {
-        self.inner.watch_head()
-    }
-
-    fn position_of(&self, record: &Record) -> Position {
-        self.inner.position_of(record)
-    }
-
-    fn status(&self) -> StoreStatus {
-        self.inner.status()
-    }
-
-    async fn disk_bytes(&self) -> Result<u64, StoreError> {
-        self.inner.disk_bytes().await
-    }
-
-    fn watch_state(&self) -> watch::Receiver<StoreState> {
-        self.inner.watch_state()
-    }
-
-    async fn verify_with(&self, progress: VerifyProgress) -> Result<VerifyReport, StoreError> {
-        self.inner.verify_with(progress).await
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        self.inner.close().await
-    }
+    crate::common::forward::forward_log_and_state_to!(inner);
 }
