@@ -1,7 +1,7 @@
 //! Runs a connection's calls on its own thread.
 //!
 //! Invariant: every call is a task. To look at a call in the connection's own turn, before it becomes one, saves nothing
-//! that was measured, and with small windows answers stood still until a timer moved them.
+//! that was measured.
 
 use std::cell::Cell;
 use std::future::Future;

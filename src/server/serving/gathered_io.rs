@@ -81,13 +81,19 @@ impl<T: AsyncRead + Unpin> Gathered<T> {
     /// Reads on, to no end, until the peer has closed its side too. Closing a socket while something unread arrives
     /// would break the connection, and the peer could lose what it has not read yet.
     pub async fn read_out(&self) {
+        while matches!(poll_fn(|cx| self.0.borrow_mut().poll_discard(cx)).await, Ok(1..)) {}
+    }
+}
+
+impl<T: AsyncRead + Unpin> Socket<T> {
+    /// Reads some bytes that nobody wants; says how many, none at the end.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut scratch = [0; 1024];
-        let mut read = |cx: &mut Context<'_>| {
-            let mut buf = ReadBuf::new(&mut scratch);
-            ready!(Pin::new(&mut self.0.borrow_mut().stream).poll_read(cx, &mut buf))?;
-            Poll::Ready(io::Result::Ok(buf.filled().len()))
-        };
-        while matches!(poll_fn(&mut read).await, Ok(1..)) {}
+        let mut buf = ReadBuf::new(&mut scratch);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
+        let bytes = buf.filled().len();
+        self.progress.received += bytes as u64;
+        Poll::Ready(Ok(bytes))
     }
 }
 
@@ -164,7 +170,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for GatheredIo<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for GatheredIo<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GatheredIo<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.0.borrow_mut().poll_write(cx, &[IoSlice::new(buf)])
     }
@@ -188,7 +194,13 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for GatheredIo<T> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut socket = self.0.borrow_mut();
-        ready!(socket.poll_send(cx))?;
+        // HTTP/2 reads no more by now. A peer that closes too, and reads only when its last bytes are taken, would wait
+        // for us as we wait for it.
+        while !socket.poll_send(cx)?.is_ready() {
+            if ready!(socket.poll_discard(cx))? == 0 {
+                return Poll::Pending;
+            }
+        }
         Pin::new(&mut socket.stream).poll_shutdown(cx)
     }
 }

@@ -41,6 +41,13 @@ impl AsyncWrite for Script {
     }
 }
 
+impl AsyncRead for Script {
+    /// Its peer says nothing.
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
 fn script(takes: impl IntoIterator<Item = usize>) -> (GatheredIo<Script>, Gathered<Script>) {
     gathered(Script { takes: takes.into_iter().collect(), ..Script::default() }, b"")
 }
@@ -85,6 +92,25 @@ async fn what_was_written_is_sent_before_the_shutdown() {
     io.shutdown().await.unwrap();
     let socket = gathered.0.borrow();
     assert_eq!((&socket.stream.sent[..], socket.stream.shut), (&b"last words"[..], true));
+}
+
+#[tokio::test]
+async fn two_who_close_and_have_more_to_say_than_the_pipe_holds_do_not_wait_for_each_other() {
+    let (ours, mut theirs) = tokio::io::duplex(5);
+    let (mut io, _gathered) = gathered(ours, b"");
+    io.write_all(b"our last words").await.unwrap();
+    let closed = io.shutdown();
+    // The peer reads only when all that it says is taken.
+    let peer = async {
+        theirs.write_all(&[7; 5000]).await.unwrap();
+        let mut read = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut theirs, &mut read).await.unwrap();
+        read
+    };
+    let both = async { tokio::join!(closed, peer) };
+    let (closed, read) = tokio::time::timeout(std::time::Duration::from_secs(10), both).await.unwrap();
+    closed.unwrap();
+    assert_eq!(read, b"our last words");
 }
 
 proptest! {
