@@ -29,9 +29,12 @@ pub(super) fn by_files(data_dir: &DataDir) -> io::Result<LogReach> {
     Ok(reach)
 }
 
-/// The same, and what the state that is there has applied, as far as it can be asked.
+/// The same, and what the state that is there has applied, as far as it can be asked. After a clean close nobody has to ask: sled
+/// writes to what it opens, and what is set aside should stay as it was found.
 pub(super) fn with_state(mut reach: LogReach, data_dir: &DataDir, options: &SledOptions) -> LogReach {
-    if let Some(applied) = applied(data_dir, options) {
+    if !reach.end_is_known
+        && let Some(applied) = applied(data_dir, options)
+    {
         reach.raise(applied, "the state behind it was");
         reach.end_is_known = true;
     }
