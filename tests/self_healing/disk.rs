@@ -1,7 +1,7 @@
 //! A disk that is nearly full, and a disk that does not come back.
 
-use profilestore::engine::Disk;
 use profilestore::engine::sled::SpaceBounds;
+use profilestore::engine::{Disk, Point};
 use profilestore::store::{StoreError, StoreState};
 
 use super::*;
@@ -105,4 +105,60 @@ async fn a_sync_that_does_not_return_fails_the_store_and_lets_the_callers_go() {
     assert_eq!(store.get(&ProfileId::parse("user-1", "id").unwrap()).await.unwrap().unwrap().revision().0, 1);
     assert!(matches!(store.close().await, Err(StoreError::Failed { .. })), "closing does not wait for the disk");
     drop(release);
+}
+
+/// A disk that does not come back at one point until what is returned is dropped.
+fn hanging_at(hanging: Point) -> (Disk, std::sync::mpsc::Sender<()>) {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = parking_lot::Mutex::new(held);
+    let disk = Disk::system().with_faults(move |point| {
+        if point == hanging {
+            // Ends with an error when the test lets go.
+            let _ = held.lock().recv();
+        }
+        if point == Point::BatchBegun && hanging == Point::SuspectMark {
+            return Err(std::io::Error::other("a batch that fails"));
+        }
+        Ok(())
+    });
+    (disk, release)
+}
+
+async fn soon<T>(awaited: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), awaited).await.expect("it waits for a disk that does not answer")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_does_not_wait_for_a_mark_that_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, release) = hanging_at(Point::CloseMark);
+    let slow = SledOptions { disk, sync_timeout: Duration::from_millis(200), ..options(dir.path(), &Time::new()) };
+    let store = open(slow).await.unwrap();
+    commit(&store, put(1, 0)).await;
+    let closed = soon(store.close()).await.unwrap_err().to_string();
+    assert!(closed.contains("a sync of the commit log has not returned within 200ms"), "{closed}");
+    drop(release);
+    assert_eq!(open_copy(dir.path()).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_do_not_wait_for_the_mark_of_a_failed_batch_that_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, release) = hanging_at(Point::SuspectMark);
+    let slow = SledOptions { disk, sync_timeout: Duration::from_millis(200), ..options(dir.path(), &Time::new()) };
+    let store = open(slow).await.unwrap();
+    assert!(matches!(soon(try_put(&store, 0)).await, Err(StoreError::Failed { .. })));
+    assert!(matches!(soon(store.close()).await, Err(StoreError::Failed { .. })));
+    drop(release);
+    assert_eq!(open_copy(dir.path()).await.len(), 1, "what was in the log is there");
+}
+
+/// What a copy holds, since the failed store keeps its files until the process ends.
+async fn open_copy(dir: &Path) -> BTreeMap<String, Record> {
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(dir, copy.path());
+    let store = open(options(copy.path(), &Time::new())).await.unwrap();
+    let found = contents(&store).await;
+    store.close().await.unwrap();
+    found
 }

@@ -21,7 +21,7 @@ use tokio::sync::{oneshot, watch};
 use super::committer::fail;
 use super::figures::SledFigures;
 use super::holds::Holds;
-use super::pacer::{Pacer, Stopper};
+use super::pacer::{Pacer, StopOnDrop, Stopper};
 use super::snapshotter::{self, Snapshot, SnapshotFailure, Source};
 use super::space::Ballast;
 use super::tree::Tree;
@@ -64,6 +64,8 @@ pub struct MaintenanceParts {
     pub ballast: Ballast,
     /// Up to where sled is flushed; the committer moves it.
     pub checkpoint: Arc<AtomicU64>,
+    /// How long an end waits for the disk.
+    pub sync_timeout: Duration,
     pub state: watch::Sender<StoreState>,
     /// Told of snapshots.
     pub figures: Arc<SledFigures>,
@@ -78,6 +80,9 @@ enum Message {
 pub struct Maintenance {
     messages: SyncSender<Message>,
     stopper: Stopper,
+    /// Told when the thread has ended.
+    ended: Stopper,
+    sync_timeout: Duration,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -85,11 +90,15 @@ impl Maintenance {
     /// Starts the thread.
     pub fn start(parts: MaintenanceParts) -> std::io::Result<Self> {
         let (messages, received) = sync_channel(1);
-        let stopper = Stopper::default();
+        let (stopper, ended, sync_timeout) = (Stopper::default(), Stopper::default(), parts.sync_timeout);
         let thread =
             Thread { parts, stopper: stopper.clone(), proven: None, failures: 0, not_before: Instant::now() };
-        let thread = std::thread::Builder::new().name("maintenance".into()).spawn(move || thread.run(&received))?;
-        Ok(Self { messages, stopper, thread: Mutex::new(Some(thread)) })
+        let end = StopOnDrop(ended.clone());
+        let thread = std::thread::Builder::new().name("maintenance".into()).spawn(move || {
+            let _end = end;
+            thread.run(&received);
+        })?;
+        Ok(Self { messages, stopper, ended, sync_timeout, thread: Mutex::new(Some(thread)) })
     }
 
     /// Makes a snapshot now and trims the log behind it.
@@ -102,16 +111,25 @@ impl Maintenance {
         answered.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Ends the thread; a snapshot in the making is given up. Blocks for milliseconds.
-    pub fn stop(&self) {
+    /// Ends the thread; a snapshot in the making is given up. Blocks for milliseconds, or as long as one sync may take.
+    /// Returns whether it has ended: one that waits for the disk is left behind.
+    pub fn stop(&self) -> bool {
         self.stopper.stop();
         // If the queue is full the thread wakes up all the same.
         let _ = self.messages.try_send(Message::Stop);
+        if self.ended.rest(self.sync_timeout).is_ok() {
+            tracing::error!(
+                waited = ?self.sync_timeout,
+                "the maintenance thread waits for the disk; it is not waited for any longer"
+            );
+            return false;
+        }
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
             tracing::error!("the maintenance thread panicked");
         }
+        true
     }
 }
 

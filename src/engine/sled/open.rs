@@ -236,6 +236,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         clock: options.rules.clock.clone(),
         ballast,
         checkpoint,
+        sync_timeout: options.sync_timeout,
         state: committer.state().clone(),
         figures: figures.clone(),
     })

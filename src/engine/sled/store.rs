@@ -171,6 +171,7 @@ impl SledStore {
     fn with_tree<T>(&self, read: impl FnOnce(&Tree) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let tree = self.tree.read();
         let Some(tree) = &*tree else { return Err(StoreError::Closed) };
+        let _reading = self.committer.reading();
         // sled panics on some damaged pages; the caller should get an error and not a broken connection.
         let read = catch_unwind(AssertUnwindSafe(|| read(tree)))
             .unwrap_or_else(|_| Err(StoreError::Corrupt(Corruption("sled panicked while it read".into()))));
@@ -375,8 +376,8 @@ impl Store for SledStore {
         self.closing.stop();
         let (committer, maintenance) = (self.committer.clone(), self.maintenance.clone());
         let closing = tokio::task::spawn_blocking(move || {
-            maintenance.stop();
-            committer.close()
+            let ended = maintenance.stop();
+            committer.close() && ended
         })
         .await;
         self.scans.close().await;
@@ -409,8 +410,8 @@ impl Store for SledStore {
 impl Drop for SledStore {
     /// A store that was not closed still makes what was accepted and lets go of its files.
     fn drop(&mut self) {
-        self.maintenance.stop();
-        if !self.committer.close() {
+        let ended = self.maintenance.stop();
+        if !(self.committer.close() && ended) {
             std::mem::forget(self.tree.get_mut().take());
         }
     }
