@@ -50,6 +50,30 @@ async fn writes_are_refused_before_the_disk_is_full_and_taken_again_when_there_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_others_fill_and_empty_is_noticed_without_a_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let free_bytes = Arc::new(AtomicU64::new(1000 * MIB));
+    let store = open(on_disk(dir.path(), &free_bytes)).await.unwrap();
+    free_bytes.store(99 * MIB, Ordering::Relaxed);
+    eventually("the notice", async || store.figures().is_disk_low()).await;
+    assert_eq!(store.figures().free_bytes(), Some(99 * MIB));
+    assert_eq!(try_put(&store, 0).await, Err(StoreError::DiskLow), "the first write is refused, and not the disk's");
+    free_bytes.store(1000 * MIB, Ordering::Relaxed);
+    eventually("the room", async || !store.figures().is_disk_low()).await;
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_is_told_where_writes_are_never_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let free_bytes = Arc::new(AtomicU64::new(7));
+    let options = SledOptions { disk: disk_with(&free_bytes), ..options(dir.path(), &Time::new()) };
+    let store = open(options).await.unwrap();
+    assert_eq!((store.figures().free_bytes(), store.figures().is_disk_low()), (Some(7), false));
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_opens_on_a_full_disk_and_the_ballast_comes_back_with_the_room() {
     let dir = tempfile::tempdir().unwrap();
     let ballast = dir.path().join("ballast");

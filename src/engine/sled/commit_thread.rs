@@ -94,7 +94,7 @@ pub(super) struct CommitThread {
     unflushed: Option<Unflushed>,
     /// Up to where sled is flushed.
     checkpoint: Arc<AtomicU64>,
-    space: SpaceWatch,
+    space: Arc<SpaceWatch>,
     /// What the watchdog watches.
     progress: Arc<Progress>,
     figures: Arc<SledFigures>,

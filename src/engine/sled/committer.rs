@@ -103,7 +103,7 @@ pub struct CommitterParts {
     /// Up to where sled is flushed, for whoever trims the log.
     pub checkpoint: Arc<AtomicU64>,
     /// Whether there is room for writes.
-    pub space: SpaceWatch,
+    pub space: Arc<SpaceWatch>,
     /// Told what was done.
     pub figures: Arc<SledFigures>,
     /// Where tests let a step fail.

@@ -159,7 +159,7 @@ impl SledFigures {
         self.disk_low.load(Ordering::Relaxed)
     }
 
-    /// The disk's room besides the ballast when it was last asked; `None` when nobody asks.
+    /// The disk's room besides the ballast when it was last asked; `None` when it never answered.
     pub fn free_bytes(&self) -> Option<u64> {
         Some(self.free_bytes.load(Ordering::Relaxed)).filter(|free| *free != u64::MAX)
     }

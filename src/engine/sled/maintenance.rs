@@ -23,7 +23,7 @@ use super::figures::SledFigures;
 use super::holds::Holds;
 use super::pacer::{Pacer, StopOnDrop, Stopper};
 use super::snapshotter::{self, Snapshot, SnapshotFailure, Source};
-use super::space::Ballast;
+use super::space::{Ballast, SpaceWatch};
 use super::tree::Tree;
 use crate::engine::commit_log::{HeldLog, Retention, bytes_after, trim};
 use crate::engine::durable_file;
@@ -62,6 +62,8 @@ pub struct MaintenanceParts {
     /// Whether snapshots are made.
     pub snapshots_due: bool,
     pub ballast: Ballast,
+    /// Whether writes are refused for want of room.
+    pub space: Arc<SpaceWatch>,
     /// Up to where sled is flushed; the committer moves it.
     pub checkpoint: Arc<AtomicU64>,
     /// How long an end waits for the disk.
@@ -169,6 +171,7 @@ impl Thread {
         if let Err(error) = self.parts.ballast.take() {
             tracing::debug!(%error, "the ballast could not be taken");
         }
+        self.parts.space.ask();
         match self.is_due() {
             Ok(true) if Instant::now() >= self.not_before => {
                 // A second attempt hurries, since the first may have failed because too much changed meanwhile.
@@ -269,9 +272,10 @@ impl Thread {
         if needed_after == 0 {
             return;
         }
-        let MaintenanceParts { commit_log, incarnation, policy, clock, holds, ballast, .. } = &self.parts;
-        // A follower that has stopped must not be what keeps writers out.
-        let max_bytes = if ballast.leaves_room_for(0).unwrap_or(true) { self.parts.held_log_bytes } else { 0 };
+        let MaintenanceParts { commit_log, incarnation, policy, clock, holds, space, .. } = &self.parts;
+        // A follower that has stopped must not be what keeps writers out, also not where some room has come back but not
+        // enough for them.
+        let max_bytes = if space.is_low() { 0 } else { self.parts.held_log_bytes };
         let trimmed = holds.trim(|held_after| {
             let held = held_after.map(|after| HeldLog { after, max_bytes });
             trim(commit_log, *incarnation, needed_after, held, policy.retention, clock.now())

@@ -205,6 +205,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
     let log_reader = Arc::new(LogReader::new(data_dir.commit_log(), data_dir.incarnation()));
     let holds = Holds::open(data_dir.holds(), data_dir.incarnation(), head.clone(), log_reader.clone());
     let holds = Arc::new(holds.map_err(|source| data_dir.access("read", source))?);
+    let space = Arc::new(SpaceWatch::new(ballast.clone(), figures.clone()));
     let parts = CommitterParts {
         log,
         tree: tree.clone(),
@@ -216,7 +217,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         observer,
         suspect_mark: data_dir.suspect_mark(),
         checkpoint: checkpoint.clone(),
-        space: SpaceWatch::new(ballast.clone(), figures.clone()),
+        space: space.clone(),
         figures: figures.clone(),
         disk: options.disk.clone(),
     };
@@ -235,6 +236,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         held_log_bytes: options.held_log_bytes,
         clock: options.rules.clock.clone(),
         ballast,
+        space,
         checkpoint,
         sync_timeout: options.sync_timeout,
         state: committer.state().clone(),
