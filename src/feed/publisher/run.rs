@@ -35,7 +35,7 @@ pub enum Start {
     /// With the oldest change that is kept.
     #[default]
     Oldest,
-    /// With the next change.
+    /// With the next change; with the oldest that is kept if a place may have been lost by damage.
     Now,
 }
 
@@ -60,13 +60,20 @@ pub struct Publisher<S> {
 }
 
 impl<S: Store> Publisher<S> {
-    /// Takes the place where the last publisher of this store stopped, or makes one. From then on the store keeps what
+    /// Takes the place where the last publisher of this store stopped, or makes one: at the start that was chosen, or at
+    /// the oldest change when damage may have taken a place. From then on the store keeps what
     /// comes after it.
     pub async fn prepare(store: Arc<S>, options: PublisherOptions) -> Result<Self, StoreError> {
         let hold = HoldName::new(HOLD).unwrap_or_else(|| unreachable!("the name is a good one"));
         let known = store.holds().await?.into_iter().find(|known| known.name == hold);
         let place = match (known, options.start) {
             (Some(known), _) => known.position,
+            (None, Start::Now) if store.has_lost_holds() => {
+                tracing::warn!(
+                    "the publisher's place may be lost, so that it begins with the oldest change that is kept"
+                );
+                hold_oldest(&*store, &hold).await?
+            }
             (None, Start::Oldest) => hold_oldest(&*store, &hold).await?,
             (None, Start::Now) => {
                 let head = store.head().await?;
