@@ -43,8 +43,7 @@ const IN_PLACE_ROWS: usize = 100;
 /// How many look-ups of more ids, and counts of the directory's bytes, run at a time, beside the scans: a few slow scans must
 /// not hold up those who know what they want.
 const RUNNING_LOOK_UPS: u32 = 4;
-/// How many profiles a rebuild of the index handles in one commit: few enough that even the largest stay
-/// under the bound of a commit.
+/// How many profiles a rebuild of the index handles in one commit, so that the largest stay under a commit's bound.
 const REINDEX_PAGE: usize = 50;
 /// Reads of the log that run at a time, each of one page: near its head, and as many elsewhere, so that those who
 /// catch up do not hold up those who are there.
@@ -307,6 +306,10 @@ impl Store for SledStore {
 
     async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
         self.holds.list().await
+    }
+
+    fn has_lost_holds(&self) -> bool {
+        self.holds.were_lost()
     }
 
     fn watch_head(&self) -> watch::Receiver<Position> {
