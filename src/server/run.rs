@@ -21,6 +21,7 @@ use super::stack::{self, ServerStore};
 use super::status_page;
 use crate::engine::sled::OpenError;
 use crate::feed::Feed;
+use crate::observe::panics;
 use crate::observe::slowest_calls::SlowestCalls;
 use crate::observe::traces::{Exporter, TraceError};
 use crate::observe::{Calls, Observer, SlowCalls};
@@ -98,6 +99,7 @@ impl Server {
     ///
     /// The addresses first: a port in use is found before anything on disk is touched.
     pub async fn start(settings: &Settings, sample: Option<u64>) -> Result<Self, ServeError> {
+        panics::count();
         open_files::prepare_for(settings.limits.connections);
         let listen = |key, address: SocketAddr| move |source: io::Error| ServeError::Listen { key, address, source };
         let grpc = bind(settings.server.listen).map_err(listen("server.listen", settings.server.listen))?;
