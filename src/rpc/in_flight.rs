@@ -4,8 +4,9 @@
 //! it. A compressed message is charged for what it can become. The charge is given back when the call is answered
 //! and its body dropped; that of an import also when it asks for its next message, since the one before has gone into
 //! the commit queue, which has bounds of its own. A call for which there is no room is refused with
-//! `RESOURCE_EXHAUSTED` instead of waiting: it would wait for calls that may wait for their callers. A message that is
-//! begun and does not come to its end in time is refused, so that nobody can hold room for ever. Health is never refused.
+//! `RESOURCE_EXHAUSTED` instead of waiting: it would wait for calls that may wait for their callers. A request that is
+//! begun and does not come to its end in time is refused, so that nobody can hold room for ever; of a stream, each message.
+//! A whole message is not the end: the service behind waits for that of the body. Health is never refused.
 //!
 //! What the client has sent and nobody has read yet is not charged here; the flow control of HTTP/2 bounds it for
 //! each connection.
@@ -32,10 +33,10 @@ use crate::store::StoreError;
 
 /// The bound where nothing else is said.
 pub const REQUEST_BYTES_IN_FLIGHT: usize = 256 * 1024 * 1024;
-/// A message must have come to its end within this time after it was first waited for.
+/// A request, or a message of a stream, must have come to its end within this time after its rest was first waited for.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
-/// The one call whose callers send a stream of messages that are worth charging.
-const IMPORT_PROFILES: &str = "/profilestore.v1.ProfileService/ImportProfiles";
+/// The calls whose callers send a stream of messages: imports, and reflection.
+const STREAMS: [&str; 2] = ["/profilestore.v1.ProfileService/ImportProfiles", "/grpc.reflection."];
 /// Probes must be answered when the server has too much to do.
 const HEALTH: &str = "/grpc.health.v1.Health/";
 /// Deflate makes at most this many bytes of one.
@@ -75,7 +76,7 @@ struct Charge {
 
 impl Charge {
     fn new<B>(in_flight: Arc<InFlight>, request: &Request<B>) -> Arc<Self> {
-        let compressed = request.headers().contains_key("grpc-encoding");
+        let compressed = request.headers().get("grpc-encoding").is_some_and(|encoding| encoding != "identity");
         let inflation = match request.uri().path() {
             path if path.starts_with(HEALTH) => 0,
             _ if compressed => MAX_INFLATION,
@@ -135,12 +136,14 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let charge = Charge::new(self.in_flight.clone(), &request);
-        let is_stream = request.uri().path() == IMPORT_PROFILES;
+        let path = request.uri().path();
+        let is_stream = STREAMS.iter().any(|stream| path.starts_with(stream));
         let charged = |body| ChargedBody {
             body,
             charge: charge.clone(),
             ends: MessageEnds::default(),
             is_stream,
+            is_begun: false,
             too_late: None,
         };
         let call = self.inner.call(request.map(charged));
@@ -173,7 +176,9 @@ pin_project! {
         charge: Arc<Charge>,
         ends: MessageEnds,
         is_stream: bool,
-        // There while the rest of a message is waited for.
+        // Whether anything has come of the message or, but for a stream, of the body that is waited for.
+        is_begun: bool,
+        // There while the rest of it is waited for.
         too_late: Option<Pin<Box<Sleep>>>,
     }
 }
@@ -195,7 +200,7 @@ where
         let frame = match this.body.poll_frame(cx) {
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Ready(Some(frame)) => frame.map_err(Into::into)?,
-            Poll::Pending if this.ends.is_between() => return Poll::Pending,
+            Poll::Pending if !*this.is_begun => return Poll::Pending,
             Poll::Pending => {
                 let too_late = this.too_late.get_or_insert_with(|| Box::pin(sleep(MESSAGE_TIMEOUT)));
                 return if too_late.as_mut().poll(cx).is_ready() {
@@ -209,9 +214,12 @@ where
             if !this.charge.add(data.len()) {
                 return refused(RpcError::Store(StoreError::Overloaded));
             }
-            if this.ends.follow(data) > 0 {
+            let has_ended = this.ends.follow(data) > 0;
+            if *this.is_stream && has_ended {
+                // The next message has a time of its own.
                 *this.too_late = None;
             }
+            *this.is_begun = !*this.is_stream || !this.ends.is_between();
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -281,6 +289,10 @@ mod tests {
         let request = Request::builder().uri("http://a/grpc.health.v1.Health/Check").body(()).unwrap();
         assert!(Charge::new(in_flight.clone(), &request).add(100));
         assert!(!charge(&in_flight, None).add(100));
+        // An encoding that is none makes no more of it.
+        let large = InFlight::new(usize::MAX);
+        assert!(charge(&large, Some("identity")).add(100));
+        assert_eq!(large.bytes(), 100);
     }
 
     #[test]
