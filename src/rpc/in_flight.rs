@@ -6,6 +6,7 @@
 //! the commit queue, which has bounds of its own. A call for which there is no room is refused with
 //! `RESOURCE_EXHAUSTED` instead of waiting: it would wait for calls that may wait for their callers. A request that is
 //! begun and does not come to its end in time is refused, so that nobody can hold room for ever; of a stream, each message.
+//! No connection gets more than its [`share`](super::share), but for what small calls take.
 //! A whole message is not the end: the service behind waits for that of the body. Health is never refused.
 //!
 //! What the client has sent and nobody has read yet is not charged here; the flow control of HTTP/2 bounds it for
@@ -28,6 +29,7 @@ use tower::Service;
 
 use super::error::RpcError;
 use super::message_ends::MessageEnds;
+use super::share::{self, Connection, is_fair};
 use crate::model::limits::MAX_REQUEST_BYTES;
 use crate::store::StoreError;
 
@@ -41,6 +43,9 @@ const STREAMS: [&str; 2] = ["/profilestore.v1.ProfileService/ImportProfiles", "/
 const HEALTH: &str = "/grpc.health.v1.Health/";
 /// Deflate makes at most this many bytes of one.
 const MAX_INFLATION: usize = 1032;
+/// A call that is charged no more than this is not bounded by its connection's share; nor is one request of the largest
+/// size.
+const SMALL: usize = 16 * 1024;
 
 /// The bytes in flight of all calls.
 #[derive(Debug)]
@@ -70,6 +75,7 @@ impl InFlight {
 #[derive(Debug)]
 struct Charge {
     in_flight: Arc<InFlight>,
+    connection: Option<Arc<Connection>>,
     bytes: AtomicUsize,
     inflation: usize,
 }
@@ -82,29 +88,47 @@ impl Charge {
             _ if compressed => MAX_INFLATION,
             _ => 1,
         };
-        Arc::new(Self { in_flight, bytes: AtomicUsize::new(0), inflation })
+        Arc::new(Self { in_flight, connection: share::current(), bytes: AtomicUsize::new(0), inflation })
     }
 
     /// Charges more bytes of the body. Only the body calls this, so there are no two at a time.
     fn add(&self, read: usize) -> bool {
         let before = self.bytes.load(Ordering::Relaxed);
         let after = before.saturating_add(read.saturating_mul(self.inflation)).min(MAX_REQUEST_BYTES).max(before);
-        let has_room = self.in_flight.take(after - before);
+        let has_room = self.is_fair(after, after - before) && self.in_flight.take(after - before);
         if has_room {
             self.bytes.store(after, Ordering::Relaxed);
+            if let Some(connection) = &self.connection {
+                connection.requests.fetch_add(after - before, Ordering::Relaxed);
+            }
         }
         has_room
     }
 
-    /// Gives everything back. Only the body calls this.
+    /// Whether the connection may hold `more` for this call, which is then charged `after`.
+    fn is_fair(&self, after: usize, more: usize) -> bool {
+        let own = self.connection.as_ref().map_or(0, |connection| connection.requests.load(Ordering::Relaxed));
+        after <= SMALL
+            || own + more <= MAX_REQUEST_BYTES
+            || is_fair(own, more, self.in_flight.bytes(), self.in_flight.limit)
+    }
+
+    /// Gives everything back. Only the body calls this, and the last who drops the charge.
     fn give_back(&self) {
-        self.in_flight.bytes.fetch_sub(self.bytes.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        let bytes = self.bytes.swap(0, Ordering::Relaxed);
+        if bytes == 0 {
+            return;
+        }
+        self.in_flight.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(connection) = &self.connection {
+            connection.requests.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.in_flight.bytes.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+        self.give_back();
     }
 }
 
@@ -239,6 +263,7 @@ mod tests {
     use http::HeaderValue;
     use http_body_util::{BodyExt, StreamBody};
 
+    use super::super::held_answers::HeldAnswers;
     use super::*;
 
     fn charge(in_flight: &Arc<InFlight>, encoding: Option<&'static str>) -> Arc<Charge> {
@@ -263,6 +288,21 @@ mod tests {
         assert_eq!(in_flight.bytes(), 100);
         drop(small);
         assert_eq!(in_flight.bytes(), 0);
+    }
+
+    #[test]
+    fn a_connection_gets_one_request_of_the_largest_size_or_its_share() {
+        let in_flight = InFlight::new(16 * MAX_REQUEST_BYTES);
+        let mut connection = Some(Connection::new(HeldAnswers::new(0)));
+        let of_one = |connection: &mut _| share::around(connection, || charge(&in_flight, None));
+        let taken: Vec<_> =
+            (0..16).map(|_| of_one(&mut connection)).take_while(|call| call.add(usize::MAX)).collect();
+        assert_eq!(taken.len(), 3, "three of thirteen, but not four of twelve");
+        assert!(of_one(&mut connection).add(SMALL), "small ones go on");
+        assert!(of_one(&mut Some(Connection::new(HeldAnswers::new(0)))).add(usize::MAX), "and so do others");
+        drop(taken);
+        assert_eq!(in_flight.bytes(), 0);
+        assert_eq!(connection.unwrap().requests.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -291,7 +331,8 @@ mod tests {
         assert!(!charge(&in_flight, None).add(100));
         // An encoding that is none makes no more of it.
         let large = InFlight::new(usize::MAX);
-        assert!(charge(&large, Some("identity")).add(100));
+        let identity = charge(&large, Some("identity"));
+        assert!(identity.add(100));
         assert_eq!(large.bytes(), 100);
     }
 
