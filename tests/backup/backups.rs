@@ -190,3 +190,19 @@ async fn an_empty_store_is_backed_up_and_restored_too() {
     commit(&restored, put(1, 0)).await;
     assert_eq!(contents(&restored).await.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_store_that_lost_its_format_before_its_first_write_is_not_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(&dir.path().join("live")).await;
+    let file = dir.path().join("a.backup");
+    back_up(&store, &file).await;
+    let restored = dir.path().join("restored");
+    restore(&file, &options(&restored)).unwrap();
+    let format = fs::read(restored.join("FORMAT")).unwrap();
+    fs::remove_file(restored.join("FORMAT")).unwrap();
+    let refused = open(&restored).await.err().expect("it opened").to_string();
+    assert!(refused.contains("lost its FORMAT"), "{refused}");
+    fs::write(restored.join("FORMAT"), format).unwrap();
+    assert_eq!(names(&contents(&open(&restored).await.unwrap()).await), names(&contents(&store).await));
+}

@@ -22,15 +22,18 @@ mod frame_walk;
 mod kept;
 mod log;
 mod range;
+mod reach;
 mod reader;
 mod recent;
 mod segment;
 mod trim;
 
 pub use check::check_log;
+pub use close_mark::read as close_mark;
 pub use codec::{LoggedChange, LoggedGroup, sequence_numbers};
 pub use kept::{KeptEnd, KeptLogError, Until, read_kept};
 pub use log::{CommitLog, LogError, LogOptions};
 pub use range::{first_sequence, read_range};
+pub use reach::LogReach;
 pub use reader::{LogPage, LogReader, ReadError};
 pub use trim::{HeldLog, Retention, Trimmed, bytes_after, trim};

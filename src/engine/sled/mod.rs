@@ -36,6 +36,7 @@ mod maintenance;
 mod offline;
 mod open;
 mod pacer;
+mod proven;
 mod read_watch;
 mod rebuild;
 mod recent_records;
