@@ -25,9 +25,9 @@ use super::pacer::{Pacer, StopOnDrop, Stopper};
 use super::snapshotter::{self, Snapshot, SnapshotFailure, Source};
 use super::space::{Ballast, SpaceWatch};
 use super::tree::Tree;
-use crate::engine::commit_log::{HeldLog, Retention, bytes_after, trim};
+use crate::engine::commit_log::{HeldLog, Retention, bytes_after, first_sequence, trim};
 use crate::engine::durable_file;
-use crate::engine::snapshot::SnapshotDir;
+use crate::engine::snapshot::{SnapshotDir, SnapshotError};
 use crate::model::{Canonicalization, Incarnation};
 use crate::store::{Clock, StoreError, StoreState};
 
@@ -36,6 +36,11 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// After a snapshot has failed it waits, twice as long each time.
 const FIRST_WAIT: Duration = Duration::from_secs(30);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// A clock that is behind the last commit by more than this is worth a line.
+const CLOCK_BEHIND: Duration = Duration::from_secs(60);
+/// So many looks in a row an unreadable snapshot is tried again before it counts for none.
+const READ_ATTEMPTS: u32 = 15;
 
 /// When snapshots are made and how much of the log is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,8 +98,14 @@ impl Maintenance {
     pub fn start(parts: MaintenanceParts) -> std::io::Result<Self> {
         let (messages, received) = sync_channel(1);
         let (stopper, ended, sync_timeout) = (Stopper::default(), Stopper::default(), parts.sync_timeout);
-        let thread =
-            Thread { parts, stopper: stopper.clone(), proven: None, failures: 0, not_before: Instant::now() };
+        let thread = Thread {
+            parts,
+            stopper: stopper.clone(),
+            proven: None,
+            unreadable: 0,
+            failures: 0,
+            not_before: Instant::now(),
+        };
         let end = StopOnDrop(ended.clone());
         let thread = std::thread::Builder::new().name("maintenance".into()).spawn(move || {
             let _end = end;
@@ -140,12 +151,15 @@ struct Thread {
     stopper: Stopper,
     /// The newest snapshot that this process has made or read through. `None`: not looked yet.
     proven: Option<u64>,
+    /// How often in a row the newest snapshot could not be read.
+    unreadable: u32,
     failures: u32,
     not_before: Instant,
 }
 
 impl Thread {
     fn run(mut self, messages: &Receiver<Message>) {
+        self.look_at_the_clock();
         // The first look is at once: a process that is stopped and started often must come to its snapshots too.
         let mut wait = Duration::ZERO;
         while self.stopper.check().is_ok() {
@@ -161,6 +175,19 @@ impl Thread {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => self.look(),
             }
+        }
+    }
+
+    fn look_at_the_clock(&self) {
+        let now = self.parts.clock.now();
+        if let Ok(applied) = self.parts.tree.applied()
+            && applied.time.saturating_sub(CLOCK_BEHIND) > now
+        {
+            let ahead_s = applied.time.unix_nanos().saturating_sub(now.unix_nanos()) / 1_000_000_000;
+            tracing::warn!(
+                ahead_s,
+                "the last commit's time is ahead of the clock, which is wrong or was; commits keep that time until the clock is there"
+            );
         }
     }
 
@@ -191,6 +218,11 @@ impl Thread {
         let live_bytes = self.parts.tree.applied()?.totals.profile_bytes;
         let bound = self.parts.policy.after_log_bytes.max(live_bytes);
         let newest_good = self.newest_good()?;
+        // Without the log behind it, no snapshot gives a whole state.
+        let first_kept = first_sequence(&self.parts.commit_log)?.unwrap_or(1);
+        if newest_good + 1 < first_kept {
+            return Ok(true);
+        }
         Ok(bytes_after(&self.parts.commit_log, newest_good)? > bound)
     }
 
@@ -205,6 +237,16 @@ impl Thread {
                 Ok(()) => {
                     self.proven = Some(newest);
                     return Ok(newest);
+                }
+                Err(SnapshotFailure::File(SnapshotError::Io(error))) => {
+                    // The disk may give it another time. If not, a new one is made when one is needed, and this one stays
+                    // until then.
+                    self.unreadable += 1;
+                    if self.unreadable < READ_ATTEMPTS {
+                        return Err(SnapshotFailure::File(SnapshotError::Io(error)));
+                    }
+                    tracing::error!(sequence = newest, %error, "a snapshot cannot be read, and counts for none until the next start");
+                    break;
                 }
                 Err(SnapshotFailure::File(error)) => {
                     tracing::error!(sequence = newest, %error, "a snapshot can no longer be used; it was set aside");
