@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use super::answers::{Answering, Round};
 use super::committer::{Answer, CommitterParts, Message, Queued, Request, fail};
+use super::doubt::Doubt;
 use super::figures::SledFigures;
 use super::group_effect::{GroupEffect, GroupState};
 use super::group_trace::GroupTrace;
@@ -76,6 +77,7 @@ pub(super) struct CommitThread {
     /// A batch was begun: if it does not end well, sled may hold half of it.
     applying: bool,
     suspect_mark: PathBuf,
+    doubt: Doubt,
     /// The close was met while a group was being filled.
     closing: bool,
     queued: Arc<Queued>,
@@ -128,6 +130,7 @@ impl CommitThread {
             trace: GroupTrace::default(),
             applying: false,
             suspect_mark: parts.suspect_mark,
+            doubt: parts.doubt,
             queued,
             state,
             log: Some(parts.log),
@@ -302,7 +305,7 @@ impl CommitThread {
             let unknown = StoreError::Failed { cause: "the commit was not decided".into() };
             self.answers.push((request.answer, Err(unknown)));
             self.trace.add(request.commit.trace);
-            let outcome = decision.decide(request.commit);
+            let outcome = self.doubt.note(decision.decide(request.commit));
             if let Err(error @ StoreError::Failed { .. }) = outcome {
                 return Err(error);
             }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::answers::{self, Answering};
 use super::commit_thread::CommitThread;
+use super::doubt::Doubt;
 use super::figures::SledFigures;
 use super::head::Head;
 use super::keys::Applied;
@@ -100,6 +101,8 @@ pub struct CommitterParts {
     pub observer: Arc<dyn CommitObserver>,
     /// The file that says, at the next open, that sled may hold half a group.
     pub suspect_mark: PathBuf,
+    /// Told of damage that a decision meets.
+    pub doubt: Doubt,
     /// Up to where sled is flushed, for whoever trims the log.
     pub checkpoint: Arc<AtomicU64>,
     /// Whether there is room for writes.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::committer::{Committer, CommitterParts, QueueBounds};
 use super::data_dir::{DataDir, DataDirError};
+use super::doubt::Doubt;
 use super::figures::{OpenFigures, SledFigures};
 use super::group_effect::GroupEffect;
 use super::head::Head;
@@ -87,7 +88,7 @@ impl SledOptions {
             running_scans: 4,
             waiting_scans: 1024,
             sync_timeout: Duration::from_secs(30),
-            check_at_open: CheckAtOpen::AfterCrash,
+            check_at_open: CheckAtOpen::Always,
             snapshots: SnapshotPolicy {
                 after_log_bytes: GIB,
                 retention: Retention { age: Duration::from_secs(24 * 3600), bytes: GIB },
@@ -216,6 +217,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         rules: options.rules.clone(),
         observer,
         suspect_mark: data_dir.suspect_mark(),
+        doubt: Doubt::new(data_dir.doubt_mark()),
         checkpoint: checkpoint.clone(),
         space: space.clone(),
         figures: figures.clone(),
