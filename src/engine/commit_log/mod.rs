@@ -30,7 +30,7 @@ mod trim;
 pub use check::check_log;
 pub use codec::{LoggedChange, LoggedGroup, sequence_numbers};
 pub use kept::{KeptEnd, KeptLogError, Until, read_kept};
-pub use log::{CommitLog, LogError, LogOptions};
+pub use log::{CommitLog, LogError, LogOptions, was_left_open};
 pub use range::{first_sequence, read_range};
 pub use reader::{LogPage, LogReader, ReadError};
 pub use trim::{HeldLog, Retention, Trimmed, bytes_after, trim};
