@@ -133,6 +133,8 @@ impl Server {
                 serving: figures.clone(),
                 main: tokio::runtime::Handle::current().metrics(),
                 limits: settings.limits.clone(),
+                page_bytes: settings.cache.page_bytes,
+                held_log_bytes: settings.store.held_log_bytes,
                 publisher: publishing.figures().cloned(),
             })));
         }
@@ -217,8 +219,9 @@ impl Server {
                 });
                 let _in_time = closing();
                 self.admin.stop();
-                self.store.close().await.map_err(ServeError::Close)?;
-                return Err(ServeError::Start(error));
+                let closed = self.store.close().await.map_err(ServeError::Close);
+                stop_traces(self.traces).await;
+                return closed.and(Err(ServeError::Start(error)));
             }
         };
         let drain_bound = self.drain_delay + self.limits.drain_timeout + DRAIN_SLACK;
@@ -242,17 +245,23 @@ impl Server {
         if let Some(cause) = failed {
             // The publisher ends with the process. The store stays as it is: closing it would touch what has failed.
             std::mem::forget(self.store);
+            stop_traces(self.traces).await;
             return Err(ServeError::StoreFailed { cause });
         }
         drop(drained_in_time);
         let _closed_in_time = closing();
         self.publishing.stop().await;
         let closed = self.store.close().await.map_err(ServeError::Close);
-        if let Some(traces) = self.traces {
-            // An error means a panic, which has been logged.
-            let _ = tokio::task::spawn_blocking(move || traces.stop(LAST_TRACES)).await;
-        }
+        stop_traces(self.traces).await;
         closed
+    }
+}
+
+/// Sends the last traces.
+async fn stop_traces(traces: Option<Exporter>) {
+    if let Some(traces) = traces {
+        // An error means a panic, which has been logged.
+        let _ = tokio::task::spawn_blocking(move || traces.stop(LAST_TRACES)).await;
     }
 }
 

@@ -53,6 +53,8 @@ pub struct OpenFigures {
     pub check_took: Option<Duration>,
     /// The state was damaged and was built anew.
     pub healed: bool,
+    /// Whoever had it open before did not close it: it was killed, or failed.
+    pub left_open: bool,
 }
 
 /// What the store has done since it was opened.

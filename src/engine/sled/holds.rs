@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::head::Head;
 use super::scan_pool::{Cancelled, ScanPool};
-use crate::engine::commit_log::{LogReader, Trimmed};
+use crate::engine::commit_log::{LogReader, Trimmed, bytes_after};
 use crate::engine::{durable_file, sequence};
 use crate::model::Incarnation;
 use crate::store::{Hold, HoldName, MAX_HOLDS, Position, StoreError};
@@ -109,6 +109,20 @@ impl Holds {
             Ok(held.iter().map(each).collect())
         };
         self.calls.run(list).await
+    }
+
+    /// The bytes of the log behind the place that is held longest; 0 when nothing is held.
+    pub async fn held_bytes(self: &Arc<Self>) -> Result<u64, StoreError> {
+        let this = self.clone();
+        let count = move |_: &Cancelled| {
+            let after = this.held.lock().values().min().copied();
+            let bytes = after.map(|after| bytes_after(this.log.dir(), after));
+            bytes
+                .transpose()
+                .map(Option::unwrap_or_default)
+                .map_err(|error| failed("the commit log cannot be read", &error))
+        };
+        self.calls.run(count).await
     }
 
     /// Refuses new calls and waits for the one that goes on.

@@ -62,6 +62,7 @@ pub use open::{CheckAtOpen, OpenError, SledOptions};
 pub use repair::{Repaired, repair};
 pub use restore::{BackupFile, RestoreError, Restored, inspect, restore, restore_with_log};
 pub use restore_log::KeptLog;
+pub use scan_pool::PoolFigures;
 pub use snapshotter::Snapshot;
 pub use space::SpaceBounds;
 pub use store::SledStore;

@@ -21,7 +21,7 @@ use super::maintenance::{Maintenance, MaintenanceParts, SnapshotPolicy};
 use super::space::{Ballast, SpaceBounds, SpaceWatch};
 use super::state::{self, State};
 use super::tree::Tree;
-use crate::engine::commit_log::{LogError, LogOptions, LogReader, Retention};
+use crate::engine::commit_log::{LogError, LogOptions, LogReader, Retention, was_left_open};
 use crate::engine::request_memory::{MAX_REMEMBERED, REMEMBERED_FOR, RequestMemory};
 use crate::engine::{Disk, EngineRules, Point};
 use crate::model::Canonicalization;
@@ -175,6 +175,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
     let ballast = Ballast::new(data_dir.path(), options.disk.clone(), options.space);
     ballast.release_if_needed().map_err(|source| data_dir.access("read", source))?;
     data_dir.snapshots().prepare().map_err(|source| data_dir.access("written", source))?;
+    let left_open = was_left_open(&data_dir.commit_log()).map_err(|source| data_dir.access("read", source))?;
     let State { tree, log, applied, replayed_groups, check_took, healed } = state::open(&data_dir, options)?;
     pass(Point::StateOpened)?;
     data_dir.finish_creation()?;
@@ -199,7 +200,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         elapsed_ms = started.elapsed().as_millis() as u64,
         "opened the store"
     );
-    let figures = OpenFigures { took: started.elapsed(), replayed_groups, check_took, healed };
+    let figures = OpenFigures { took: started.elapsed(), replayed_groups, check_took, healed, left_open };
     let figures = Arc::new(SledFigures::new(figures));
     let checkpoint = Arc::new(AtomicU64::new(applied.sequence));
     let head = Arc::new(Head::new(data_dir.incarnation(), applied.sequence));

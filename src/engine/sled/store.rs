@@ -1,5 +1,7 @@
 //! The seam over the tree and the committer.
 
+mod pools;
+
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
