@@ -6,6 +6,7 @@ use std::time::Duration;
 
 #[cfg(not(test))]
 use parking_lot::Mutex;
+use tokio::sync::futures::OwnedNotified;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -56,6 +57,7 @@ pub(super) enum Begun<'a> {
     Known(Option<Record>),
     Join(watch::Receiver<Option<Loaded>>),
     Lead(Leader<'a>),
+    Settling(OwnedNotified),
     Bypass,
 }
 
@@ -141,14 +143,20 @@ impl HotCache {
         self.shards.iter().for_each(|shard| shard.lock().close());
     }
 
-    /// Begins a read of one id.
-    pub(super) fn begin<'a>(&'a self, id: &'a ProfileId) -> Begun<'a> {
-        match self.shard(id.as_str()).lock().start(id, Instant::now()) {
+    /// Begins a read of one id, which may wait for changes under way or not.
+    pub(super) fn begin<'a>(&'a self, id: &'a ProfileId, may_wait: bool) -> Begun<'a> {
+        match self.shard(id.as_str()).lock().start(id, may_wait, Instant::now()) {
             Start::Known(record) => Begun::Known(record),
             Start::Join(result) => Begun::Join(result),
             Start::Lead(token, result) => Begun::Lead(Leader { cache: self, id, token, result }),
+            Start::Settling(settled) => Begun::Settling(settled),
             Start::Bypass => Begun::Bypass,
         }
+    }
+
+    /// Says that the changes under way beside this id take too long to wait for.
+    pub(super) fn give_settling_up(&self, id: &ProfileId) {
+        self.shard(id.as_str()).lock().give_settling_up();
     }
 
     /// Begins a read of one id among many: what is known, or else the right to fill, if there is one.
@@ -211,10 +219,11 @@ impl CommitObserver for HotCache {
 
     fn after_apply(&self, changes: &[Change]) {
         let now = Instant::now();
-        for change in changes {
-            self.shard(change.id.as_str()).lock().settle(change, now);
-        }
+        let settle = |change: &Change| self.shard(change.id.as_str()).lock().settle(change, now);
+        let waiting: Vec<_> = changes.iter().filter_map(settle).collect();
         self.pages.settle(changes);
+        // Without a lock.
+        waiting.iter().for_each(|waiting| waiting.notify_waiters());
     }
 }
 

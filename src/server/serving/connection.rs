@@ -37,6 +37,9 @@ const AGE_JITTER: f64 = 0.1;
 const SILENT_DRAIN: Duration = Duration::from_secs(5);
 /// How long a client that has got everything may take to close its side.
 const LAST_READ: Duration = Duration::from_secs(10);
+/// A client whose socket is full must take at least this much in the time of a probe: what waits for it is not charged to
+/// anything, and a byte now and then would keep it for as long as the connection lives.
+const LEAST_TAKEN: u64 = 4096;
 /// A time that nothing reaches.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
@@ -243,7 +246,7 @@ impl Stall {
             self.timer = None;
             return Poll::Pending;
         }
-        if self.timer.is_none() || progress.sent != self.seen.sent {
+        if self.timer.is_none() || progress.sent >= self.seen.sent + LEAST_TAKEN {
             self.timer = Some(Box::pin(sleep(self.patience)));
             self.seen = progress;
         }
@@ -263,11 +266,14 @@ mod tests {
             let progress = Progress { sent, received: 0, blocked };
             futures_util::poll!(poll_fn(|cx| stall.poll(progress, cx))).is_ready()
         };
-        for sent in 0..10 {
+        for sent in (0..10).map(|taken| taken * LEAST_TAKEN) {
             assert!(!ready(sent, true).await);
             tokio::time::advance(patience - Duration::from_secs(1)).await;
             assert!(!ready(sent, true).await);
         }
+        // Less than that is nothing.
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(ready(10 * LEAST_TAKEN - 1, true).await);
         // Whoever has nothing to send waits for nothing.
         assert!(!ready(9, false).await);
         tokio::time::advance(patience * 2).await;
