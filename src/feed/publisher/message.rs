@@ -25,6 +25,7 @@ use crate::store::{CommittedChange, Corruption, Position, StoreError};
 /// Stands for the domain of a profile without an e-mail. No label is the same: labels have no underscores.
 const NO_DOMAIN: &str = "_";
 /// The content type of a message.
+#[cfg(feature = "nats")]
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 
 /// What messages look like.

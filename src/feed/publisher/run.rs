@@ -1,6 +1,6 @@
 //! The task that publishes.
 //!
-//! It is in one of two states, publishing or delayed, and logs one line for each change of state or of its reason. After
+//! It publishes, has nothing to publish, or is delayed, and logs one line for each change of state or of its reason. After
 //! a delay it begins anew behind the last acknowledged change, with one message until that is acknowledged.
 
 use std::sync::Arc;
@@ -163,6 +163,9 @@ async fn hold_oldest<S: Store>(store: &S, hold: &HoldName) -> Result<Position, S
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Starting,
+    /// The broker is there and there is nothing to publish: whether it takes messages is not known.
+    Connected,
+    /// The broker has acknowledged something over this connection.
     Publishing,
     Delayed(Delay),
 }
@@ -206,8 +209,8 @@ impl<S: Store, A: Future<Output = Result<Acknowledged, Delay>> + Send + Unpin> T
             if self.window.wants_more() {
                 self.fill().await?;
             }
-            if self.window.is_empty() {
-                self.enter(State::Publishing, broker.address());
+            if self.window.is_empty() && !self.confirmed {
+                self.enter(State::Connected, broker.address());
             }
             let max_in_flight = if self.confirmed { self.publisher.options.max_in_flight } else { 1 };
             while let Some((message, ticket)) = self.window.next_to_send(max_in_flight) {
@@ -361,19 +364,23 @@ impl<S: Store, A: Future<Output = Result<Acknowledged, Delay>> + Send + Unpin> T
     }
 
     fn enter(&mut self, state: State, address: &str) {
-        if state == State::Publishing {
+        let delayed = matches!(state, State::Delayed(_));
+        if !delayed {
             self.backoff.reset();
         }
         if self.state == state {
             return;
         }
         match state {
+            State::Connected => {
+                tracing::info!(broker = address, "the broker is there; nothing waits to be published")
+            }
             State::Publishing => tracing::info!(broker = address, "changes are published"),
             State::Delayed(reason) => tracing::warn!(broker = address, %reason, "publishing is delayed"),
             State::Starting => {}
         }
         self.state = state;
-        self.publisher.figures.update(|figures| figures.publishing = state == State::Publishing);
+        self.publisher.figures.update(|figures| figures.publishing = !delayed);
     }
 }
 

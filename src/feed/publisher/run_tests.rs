@@ -313,3 +313,36 @@ async fn a_publisher_that_panics_says_so_in_its_figures_and_begins_anew_from_its
     running.until(|figures| figures.failures > 3).await;
     running.stop().await;
 }
+
+/// A subscriber that keeps the messages of this crate's log lines.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_changes_are_published_is_said_when_one_was_acknowledged_and_not_before() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let (store, fake) = (store(), Arc::<Fake>::default());
+    let said = |what: &str| String::from_utf8_lossy(&lines.0.lock()).matches(what).count();
+    let running = start(&store, &fake, Start::Oldest).await;
+    running.until(|figures| figures.publishing).await;
+    assert_eq!((said("the broker is there"), said("changes are published")), (1, 0));
+    put(&store, "a", "", 1).await;
+    running.until(|figures| figures.acknowledged == 1).await;
+    running.until(|_| said("changes are published") == 1).await;
+    running.stop().await;
+    assert_eq!((said("the broker is there"), said("changes are published")), (1, 1));
+}
