@@ -175,6 +175,10 @@ impl<S: Store> Store for CachedStore<S> {
         self.inner.holds().await
     }
 
+    fn has_lost_holds(&self) -> bool {
+        self.inner.has_lost_holds()
+    }
+
     fn watch_head(&self) -> watch::Receiver<Position> {
         self.inner.watch_head()
     }

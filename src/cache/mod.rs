@@ -59,4 +59,4 @@ pub use cached_store::{CachedStore, JOIN_PATIENCE, LOOK_UP, OUTCOME};
 pub use figures::CacheFigures;
 pub use hot_cache::{HotCache, Lookup};
 pub use options::CacheOptions;
-pub use page_cache::{PageCache, Ticket};
+pub use page_cache::{PageCache, PageFigures, Ticket};

@@ -54,6 +54,9 @@ fn a_page_that_is_asked_for_again_is_kept() {
     assert_eq!(answer_of(&cache, b"a"), None, "asked for once");
     cache.fill(b"a", cache.ticket(&scope).unwrap(), &anywhere(), &ANSWER);
     assert_eq!((answer_of(&cache, b"a"), answer_of(&cache, b"b")), (Some(ANSWER), None));
+    let figures = cache.figures();
+    assert_eq!((figures.pages, figures.hits, figures.misses), (1, 1, 2));
+    assert_eq!(figures.bytes, cache.sizes().1 as u64);
     cache.close();
     keep(&cache, b"a", &scope, &ANSWER);
     assert_eq!((answer_of(&cache, b"a"), cache.sizes()), (None, (0, 0)));

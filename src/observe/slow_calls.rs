@@ -6,10 +6,12 @@
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use uuid::Uuid;
 
 use super::pace::Pace;
 use super::{CallSink, EndedCall};
+
+/// Where the lines come from, for filters.
+pub const TARGET: &str = "profilestore::calls";
 
 /// Writes the lines.
 pub struct SlowCalls {
@@ -38,21 +40,13 @@ impl CallSink for SlowCalls {
         }
         let pace = if failed { &self.failed } else { &self.slow };
         let Some(left_out) = pace.lock().pass(Instant::now()) else { return };
-        let made;
-        let request_id = match call.origin.request_id() {
-            Some(id) => id,
-            None => {
-                made = Uuid::now_v7().to_string();
-                &made
-            }
-        };
         let message = if failed { "a call failed" } else { "a call was slow" };
         tracing::warn!(
-            target: "profilestore::calls",
+            target: TARGET,
             method = format_args!("{}/{}", call.method.service(), call.method.name()),
             code = call.code.name(),
             duration_ms = call.elapsed.as_secs_f64() * 1000.0,
-            request_id,
+            request_id = call.origin.request_id(),
             trace_id = call.origin.trace_id().map(tracing::field::display),
             peer = call.origin.peer.map(tracing::field::display),
             received_bytes = call.received.bytes,

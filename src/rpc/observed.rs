@@ -2,7 +2,7 @@
 //!
 //! A call begins when its head is there. It ends when its trailers (or a head that is all of its answer) are handed to
 //! the connection, or when its future or body is dropped before that: then nobody waited for it any more, and it is
-//! `CANCELLED`. An answer of the fast lane has its end in it, so its call ends at once and its body is not watched.
+//! `CANCELLED`; unless it panicked, which is `INTERNAL`, or the server has cut its connection, which is `UNAVAILABLE`. An answer of the fast lane has its end in it, so its call ends at once and its body is not watched.
 //!
 //! Invariant: each call that began ends once.
 
@@ -66,7 +66,7 @@ where
     }
 }
 
-/// A call that has begun and not ended. Dropped, it is cancelled.
+/// A call that has begun and not ended. Dropped, it ends all the same.
 struct Running {
     observer: Arc<Observer>,
     method: Method,
@@ -149,7 +149,15 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.end(Code::CANCELLED);
+        if self.ended {
+            return;
+        }
+        // A panic of the call drops it while it unwinds.
+        self.end(match (std::thread::panicking(), self.origin.is_cut()) {
+            (true, _) => Code::INTERNAL,
+            (false, true) => Code::UNAVAILABLE,
+            (false, false) => Code::CANCELLED,
+        });
     }
 }
 

@@ -169,7 +169,9 @@ async fn damage_is_found_while_others_write() {
         let (key, value) = row(db, "ruser-1");
         flipped(db, key, value);
     });
-    let store = Arc::new(open(dir.path()).await.unwrap());
+    // Else the open would heal it.
+    let unchecked = SledOptions { check_at_open: CheckAtOpen::AfterCrash, ..options(dir.path()) };
+    let store = Arc::new(SledStore::open(unchecked, Arc::new(NoObserver)).await.unwrap());
     let done = Arc::new(AtomicBool::new(false));
     let writer = {
         let (store, done) = (store.clone(), done.clone());

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::committer::{Committer, CommitterParts, QueueBounds};
 use super::data_dir::{DataDir, DataDirError};
+use super::doubt::Doubt;
 use super::figures::{OpenFigures, SledFigures};
 use super::group_effect::GroupEffect;
 use super::head::Head;
@@ -20,7 +21,7 @@ use super::maintenance::{Maintenance, MaintenanceParts, SnapshotPolicy};
 use super::space::{Ballast, SpaceBounds, SpaceWatch};
 use super::state::{self, State};
 use super::tree::Tree;
-use crate::engine::commit_log::{LogError, LogOptions, LogReader, Retention};
+use crate::engine::commit_log::{LogError, LogOptions, LogReader, Retention, was_left_open};
 use crate::engine::request_memory::{MAX_REMEMBERED, REMEMBERED_FOR, RequestMemory};
 use crate::engine::{Disk, EngineRules, Point};
 use crate::model::Canonicalization;
@@ -87,7 +88,7 @@ impl SledOptions {
             running_scans: 4,
             waiting_scans: 1024,
             sync_timeout: Duration::from_secs(30),
-            check_at_open: CheckAtOpen::AfterCrash,
+            check_at_open: CheckAtOpen::Always,
             snapshots: SnapshotPolicy {
                 after_log_bytes: GIB,
                 retention: Retention { age: Duration::from_secs(24 * 3600), bytes: GIB },
@@ -174,6 +175,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
     let ballast = Ballast::new(data_dir.path(), options.disk.clone(), options.space);
     ballast.release_if_needed().map_err(|source| data_dir.access("read", source))?;
     data_dir.snapshots().prepare().map_err(|source| data_dir.access("written", source))?;
+    let left_open = was_left_open(&data_dir.commit_log()).map_err(|source| data_dir.access("read", source))?;
     let State { tree, log, applied, replayed_groups, check_took, healed } = state::open(&data_dir, options)?;
     pass(Point::StateOpened)?;
     data_dir.finish_creation()?;
@@ -198,13 +200,14 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         elapsed_ms = started.elapsed().as_millis() as u64,
         "opened the store"
     );
-    let figures = OpenFigures { took: started.elapsed(), replayed_groups, check_took, healed };
+    let figures = OpenFigures { took: started.elapsed(), replayed_groups, check_took, healed, left_open };
     let figures = Arc::new(SledFigures::new(figures));
     let checkpoint = Arc::new(AtomicU64::new(applied.sequence));
     let head = Arc::new(Head::new(data_dir.incarnation(), applied.sequence));
     let log_reader = Arc::new(LogReader::new(data_dir.commit_log(), data_dir.incarnation()));
     let holds = Holds::open(data_dir.holds(), data_dir.incarnation(), head.clone(), log_reader.clone());
     let holds = Arc::new(holds.map_err(|source| data_dir.access("read", source))?);
+    let space = Arc::new(SpaceWatch::new(ballast.clone(), figures.clone()));
     let parts = CommitterParts {
         log,
         tree: tree.clone(),
@@ -215,8 +218,9 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         rules: options.rules.clone(),
         observer,
         suspect_mark: data_dir.suspect_mark(),
+        doubt: Doubt::new(data_dir.doubt_mark()),
         checkpoint: checkpoint.clone(),
-        space: SpaceWatch::new(ballast.clone(), figures.clone()),
+        space: space.clone(),
         figures: figures.clone(),
         disk: options.disk.clone(),
     };
@@ -235,7 +239,9 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         held_log_bytes: options.held_log_bytes,
         clock: options.rules.clock.clone(),
         ballast,
+        space,
         checkpoint,
+        sync_timeout: options.sync_timeout,
         state: committer.state().clone(),
         figures: figures.clone(),
     })

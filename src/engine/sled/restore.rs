@@ -20,6 +20,7 @@ use super::open::{OpenError, SledOptions};
 use super::rebuild::{self, Built};
 use super::restore_log::{KeptLog, begin_log};
 use super::state::Trouble;
+use crate::engine::commit_log::LogReach;
 use crate::engine::durable_file;
 use crate::engine::snapshot::{
     SnapshotEnd, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotRow, SnapshotWriter,
@@ -156,7 +157,7 @@ fn build(file: &Path, log: Option<&KeptLog>, options: &SledOptions) -> Result<Re
     data_dir.snapshots().prepare().map_err(write)?;
     let (header, end) = copy(file, &data_dir).map_err(of_file)?;
     let reached = begin_log(log, (&header, &end), &data_dir, options)?;
-    let Built { applied, .. } = match rebuild::build(&data_dir, options, Some(end.sequence)) {
+    let Built { applied, .. } = match rebuild::build(&data_dir, options, Some(end.sequence), LogReach::default()) {
         Ok(built) => built,
         Err(Trouble::Damaged(what)) => return Err(RestoreError::Built(what)),
         Err(Trouble::Refused(error)) => return Err(error.into()),

@@ -35,7 +35,7 @@ pub enum Start {
     /// With the oldest change that is kept.
     #[default]
     Oldest,
-    /// With the next change.
+    /// With the next change; with the oldest that is kept if a place may have been lost by damage.
     Now,
 }
 
@@ -60,13 +60,20 @@ pub struct Publisher<S> {
 }
 
 impl<S: Store> Publisher<S> {
-    /// Takes the place where the last publisher of this store stopped, or makes one. From then on the store keeps what
+    /// Takes the place where the last publisher of this store stopped, or makes one: at the start that was chosen, or at
+    /// the oldest change when damage may have taken a place. From then on the store keeps what
     /// comes after it.
     pub async fn prepare(store: Arc<S>, options: PublisherOptions) -> Result<Self, StoreError> {
         let hold = HoldName::new(HOLD).unwrap_or_else(|| unreachable!("the name is a good one"));
         let known = store.holds().await?.into_iter().find(|known| known.name == hold);
         let place = match (known, options.start) {
             (Some(known), _) => known.position,
+            (None, Start::Now) if store.has_lost_holds() => {
+                tracing::warn!(
+                    "the publisher's place may be lost, so that it begins with the oldest change that is kept"
+                );
+                hold_oldest(&*store, &hold).await?
+            }
             (None, Start::Oldest) => hold_oldest(&*store, &hold).await?,
             (None, Start::Now) => {
                 let head = store.head().await?;
@@ -90,9 +97,13 @@ impl<S: Store> Publisher<S> {
         self.figures.clone()
     }
 
-    /// Publishes until `stop` is cancelled or the store closed; then takes the answers that come within two seconds and
-    /// stores the place.
-    pub async fn run<B: Broker>(self, broker: B, stop: CancellationToken) {
+    /// What is needed to begin anew.
+    pub(super) fn again(&self) -> Again<S> {
+        Again { store: self.store.clone(), options: self.options.clone(), figures: self.figures.clone() }
+    }
+
+    /// Publishes until `stop` is cancelled; then takes the answers that come within two seconds and stores the place.
+    pub(super) async fn publish<B: Broker>(self, broker: &B, stop: &CancellationToken) {
         let mut task = Task {
             read: self.place,
             acknowledged: self.place,
@@ -106,11 +117,11 @@ impl<S: Store> Publisher<S> {
             publisher: self,
         };
         loop {
-            match task.attempt(&broker, &stop).await {
+            match task.attempt(broker, stop).await {
                 Ok(()) => break,
                 Err(delay) => {
                     task.begin_anew(delay, broker.address());
-                    if !task.pause(&stop).await {
+                    if !task.pause(stop).await {
                         break;
                     }
                 }
@@ -119,6 +130,21 @@ impl<S: Store> Publisher<S> {
         if timeout(LAST_PLACE, task.keep_place()).await.is_err() {
             tracing::warn!("the publisher's last place could not be stored in time; some changes will be sent again");
         }
+    }
+}
+
+/// A publisher that is not there at present.
+pub(super) struct Again<S> {
+    store: Arc<S>,
+    options: PublisherOptions,
+    figures: Arc<SharedFigures>,
+}
+
+impl<S: Store> Again<S> {
+    /// The publisher at its stored place, with the figures of the one before.
+    pub async fn prepare_again(&self) -> Result<Publisher<S>, StoreError> {
+        let publisher = Publisher::prepare(self.store.clone(), self.options.clone()).await?;
+        Ok(Publisher { figures: self.figures.clone(), ..publisher })
     }
 }
 

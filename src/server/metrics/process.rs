@@ -1,9 +1,10 @@
-//! The process: CPU, memory, open files, threads, start time.
+//! The process: CPU, memory, open files, threads, start time, panics.
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_process::Collector;
 
 use super::exposition::Page;
+use crate::observe::panics;
 
 /// Collects the process' figures in a recorder of its own; there is no global one.
 pub struct Process {
@@ -24,6 +25,8 @@ impl Process {
 
     /// Writes the figures as of now.
     pub fn write(&self, page: &mut Page) {
+        let help = "Panics of any thread or call, whether or not something went on after it.";
+        page.counter("profilestore_panics_total", help).value(panics::so_far());
         metrics::with_local_recorder(&self.recorder, || self.collector.collect());
         self.handle.run_upkeep();
         page.append(&self.handle.render());

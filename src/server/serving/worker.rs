@@ -16,7 +16,7 @@ use tower::Service;
 use super::ServingLimits;
 use super::connection::{ConnectionError, serve_connection};
 use super::figures::{End, ServingFigures};
-use crate::observe::origin::with_peer;
+use crate::observe::origin::{self, with_peer};
 
 /// A connection on its way to a worker. Bounded by the permits, so the queue needs no bound of its own.
 pub struct Accepted {
@@ -119,7 +119,11 @@ async fn work<S, B>(
         connections.spawn_local(async move {
             let _permit = permit;
             let peer = stream.peer_addr().ok();
-            with_peer(peer, serve_connection(prepared(stream)?, service, limits, shutdown)).await
+            let ended = with_peer(peer, serve_connection(prepared(stream)?, service, limits, shutdown)).await;
+            if matches!(ended, Err(ConnectionError::TooOld)) {
+                origin::cut(peer);
+            }
+            ended
         });
         // The connections that are there have their turn before the next one begins.
         tokio::task::yield_now().await;
@@ -132,6 +136,7 @@ async fn work<S, B>(
     if drained.await.is_err() {
         tracing::warn!(connections = connections.len(), "cut connections that did not drain in time");
         figures.end(End::CutAtShutdown, connections.len());
+        origin::cut_all();
         connections.shutdown().await;
     }
 }
