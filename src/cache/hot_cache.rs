@@ -86,25 +86,34 @@ impl HotCache {
         self.shard(id).lock().lookup(id, Instant::now())
     }
 
-    /// The records of all these ids if all of them are here and none is there twice, at once. Counts them as hits only
-    /// then: otherwise they are counted where the store is asked.
+    /// The records of all these ids if all of them are here and none is there twice, at once.
     pub fn lookup_all(&self, ids: &[&str]) -> Option<Vec<Record>> {
+        let mut records = Vec::with_capacity(ids.len());
+        self.look_at_all(ids, |record| records.push(record.clone())).then_some(records)
+    }
+
+    /// Shows `look` the records of these ids, one by one and under the locks of their shards, as long as they are here and none
+    /// is there twice. Whether that was so for all. Counts them as hits only then: otherwise they are counted where the
+    /// store is asked.
+    pub fn look_at_all(&self, ids: &[&str], look: impl FnMut(&Record)) -> bool {
+        self.looked_at_all(ids, look).is_some()
+    }
+
+    fn looked_at_all(&self, ids: &[&str], mut look: impl FnMut(&Record)) -> Option<()> {
         let now = Instant::now();
         let mut hit_age = Duration::ZERO;
-        let mut records = Vec::with_capacity(ids.len());
         let mut seen = Distinct::new(ids);
         for (place, id) in ids.iter().enumerate() {
             let hash = self.hasher.hash_one(*id);
             if !seen.is_new(place, hash) {
                 return None;
             }
-            let (record, age) = self.shard_of(hash).lock().find_record(id, now)?;
-            records.push(record);
+            let ((), age) = self.shard_of(hash).lock().look_at_record(id, now, &mut look)?;
             hit_age += age;
         }
         // The shards' counts are only ever added up, so any shard can keep these.
-        self.shard(ids.first()?).lock().count_hits(records.len() as u64, hit_age);
-        Some(records)
+        self.shard(ids.first()?).lock().count_hits(ids.len() as u64, hit_age);
+        Some(())
     }
 
     /// What the cache holds and has done.

@@ -117,8 +117,18 @@ impl Shard {
 
     /// A record that is here, and its age. Does not count it as a hit.
     pub fn find_record(&mut self, id: &str, now: Instant) -> Option<(Record, Duration)> {
-        match self.records.get(id, now) {
-            Found::Live(record, age) => return Some((record, age)),
+        self.look_at_record(id, now, Record::clone)
+    }
+
+    /// What `look` makes of a record that is here, and its age. Does not count it as a hit.
+    pub fn look_at_record<R>(
+        &mut self,
+        id: &str,
+        now: Instant,
+        look: impl FnOnce(&Record) -> R,
+    ) -> Option<(R, Duration)> {
+        match self.records.get_with(id, now, look) {
+            Found::Live(seen, age) => return Some((seen, age)),
             Found::Expired => self.tallies.expirations += 1,
             Found::Nothing => {}
         }

@@ -23,7 +23,7 @@ use tower::{Service, ServiceExt};
 
 use super::deadline::timeout_of;
 use super::first_piece::{CONTENT_TYPE, FirstPiece, ReplayBody, is_plain};
-use super::lane_body::{LaneBody, Message};
+use super::lane_body::{LaneBody, Message, ProfilesMessage};
 use super::lane_request;
 use crate::cache::{HotCache, LOOK_UP, Lookup, OUTCOME};
 use crate::observe::hot_keys::HotKeys;
@@ -196,9 +196,10 @@ fn answer(call: Call, cache: &HotCache, hot_keys: &HotKeys, body: &[u8]) -> Opti
         Call::BatchGet => {
             let ids = lane_request::ids(message)?;
             let look_up = trace::step(LOOK_UP);
-            let found = cache.lookup_all(&ids);
-            look_up.end(OUTCOME, if found.is_some() { "hit" } else { "miss" });
-            let message = Message::profiles(&found?)?;
+            let mut profiles = ProfilesMessage::of(ids.len());
+            let found = cache.look_at_all(&ids, |record| profiles.push(record));
+            look_up.end(OUTCOME, if found { "hit" } else { "miss" });
+            let message = profiles.finish().filter(|_| found)?;
             hot_keys.note_ids(ids.iter().copied());
             Some(message)
         }

@@ -6,7 +6,8 @@
 //! the commit queue, which has bounds of its own. A call for which there is no room is refused with
 //! `RESOURCE_EXHAUSTED` instead of waiting: it would wait for calls that may wait for their callers. A request that is
 //! begun and does not come to its end in time is refused, so that nobody can hold room for ever; of a stream, each message.
-//! No connection gets more than its [`share`](super::share), but for what small calls take.
+//! No connection gets more than its [`share`](super::share), but for what small calls take, for which some room is kept
+//! besides: many connections with a large request each do not stop them.
 //! A whole message is not the end: the service behind waits for that of the body. Health is never refused.
 //!
 //! What the client has sent and nobody has read yet is not charged here; the flow control of HTTP/2 bounds it for
@@ -43,8 +44,8 @@ const STREAMS: [&str; 2] = ["/profilestore.v1.ProfileService/ImportProfiles", "/
 const HEALTH: &str = "/grpc.health.v1.Health/";
 /// Deflate makes at most this many bytes of one.
 const MAX_INFLATION: usize = 1032;
-/// A call that is charged no more than this is not bounded by its connection's share; nor is one request of the largest
-/// size.
+/// A call that is charged no more than this is not bounded by its connection's share, and finds room that others do not;
+/// one request of the largest size is not bounded by the share either.
 const SMALL: usize = 16 * 1024;
 
 /// The bytes in flight of all calls.
@@ -65,8 +66,10 @@ impl InFlight {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    fn take(&self, more: usize) -> bool {
-        let room = |bytes: usize| bytes.checked_add(more).filter(|bytes| *bytes <= self.limit);
+    /// Takes more if there is room. Of what is beyond one request of the largest size an eighth is for small calls only.
+    fn take(&self, more: usize, is_small: bool) -> bool {
+        let kept = if is_small { 0 } else { self.limit.saturating_sub(MAX_REQUEST_BYTES) / 8 };
+        let room = |bytes: usize| bytes.checked_add(more).filter(|bytes| *bytes <= self.limit - kept);
         more == 0 || self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
     }
 }
@@ -95,7 +98,7 @@ impl Charge {
     fn add(&self, read: usize) -> bool {
         let before = self.bytes.load(Ordering::Relaxed);
         let after = before.saturating_add(read.saturating_mul(self.inflation)).min(MAX_REQUEST_BYTES).max(before);
-        let has_room = self.is_fair(after, after - before) && self.in_flight.take(after - before);
+        let has_room = self.is_fair(after, after - before) && self.in_flight.take(after - before, after <= SMALL);
         if has_room {
             self.bytes.store(after, Ordering::Relaxed);
             if let Some(connection) = &self.connection {
@@ -299,6 +302,13 @@ mod tests {
             (0..16).map(|_| of_one(&mut connection)).take_while(|call| call.add(usize::MAX)).collect();
         assert_eq!(taken.len(), 3, "three of thirteen, but not four of twelve");
         assert!(of_one(&mut connection).add(SMALL), "small ones go on");
+        let others: Vec<_> = (0..16)
+            .map(|_| of_one(&mut Some(Connection::new(HeldAnswers::new(0)))))
+            .take_while(|call| call.add(usize::MAX))
+            .collect();
+        assert_eq!(others.len(), 11, "many have one each");
+        assert!(of_one(&mut connection).add(SMALL), "and small ones still go on");
+        drop(others);
         assert!(of_one(&mut Some(Connection::new(HeldAnswers::new(0)))).add(usize::MAX), "and so do others");
         drop(taken);
         assert_eq!(in_flight.bytes(), 0);
