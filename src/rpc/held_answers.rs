@@ -13,16 +13,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::Status;
 use tower::Service;
 
+use super::at_once::AtOnce;
 use super::deadline::trailers;
 use super::error::RpcError;
 use super::lane_body::{LaneBody, Message};
+use crate::model::limits::MAX_PAGE_BYTES;
 use crate::store::StoreError;
 
 /// The bound where nothing else is said.
@@ -113,6 +115,22 @@ where
         let method = request.uri().path().rsplit('/').next();
         let may_be_refused = !method.is_some_and(|method| WRITES.contains(&method));
         HoldingFuture { call: self.inner.call(request), held: Some(self.held.clone()), may_be_refused }
+    }
+}
+
+impl<S: AtOnce<Message>> AtOnce<Message> for Holding<S> {
+    fn at_once<B>(&mut self, request: &Request<B>, body: &Bytes) -> Option<Message> {
+        // Where there may be no room, the answer is refused as it is made.
+        if self.held.bytes().saturating_add(MAX_PAGE_BYTES) > self.held.limit {
+            return None;
+        }
+        let mut message = self.inner.at_once(request, body)?;
+        if message.remaining() > SMALL
+            && let Some(charge) = Charge::new(&self.held, message.remaining(), false)
+        {
+            message.charge(charge);
+        }
+        Some(message)
     }
 }
 
@@ -257,7 +275,6 @@ where
 mod tests {
     use std::convert::Infallible;
 
-    use bytes::Bytes;
     use http::{HeaderMap, header};
     use http_body_util::BodyExt;
     use tower::{ServiceExt, service_fn};
