@@ -15,17 +15,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::Status;
 use tower::Service;
 
+use super::at_once::AtOnce;
 use super::deadline::trailers;
 use super::error::RpcError;
 use super::lane_body::{LaneBody, Message};
 use super::share::{self, Connection, is_fair};
+use crate::model::limits::MAX_PAGE_BYTES;
 use crate::store::StoreError;
 
 /// The bound where nothing else is said.
@@ -109,11 +111,11 @@ impl<S: Clone> Clone for Holding<S> {
 }
 
 impl<S> Holding<S> {
-    /// Whether there is room for anything more of this connection.
-    fn has_room(&self) -> bool {
+    /// Whether there is room for an answer of this connection with so many bytes.
+    fn has_room_for(&self, bytes: usize) -> bool {
         let HeldAnswers { bytes: all, limit } = &*self.connection.all_answers;
         let (all, own) = (all.load(Ordering::Relaxed), self.connection.answers.load(Ordering::Relaxed));
-        all < *limit && is_fair(own, SMALL, all, *limit)
+        all.saturating_add(bytes) <= *limit && is_fair(own, bytes, all, *limit)
     }
 }
 
@@ -140,12 +142,28 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let method = request.uri().path().rsplit('/').next();
         let write = WRITES.iter().find(|(name, _)| Some(*name) == method);
-        let begins = !write.is_some_and(|(_, is_large)| *is_large) || self.has_room();
+        let begins = !write.is_some_and(|(_, is_large)| *is_large) || self.has_room_for(SMALL);
         HoldingFuture {
             call: begins.then(|| self.inner.call(request)),
             connection: Some(self.connection.clone()),
             may_be_refused: write.is_none(),
         }
+    }
+}
+
+impl<S: AtOnce<Message>> AtOnce<Message> for Holding<S> {
+    fn at_once<B>(&mut self, request: &Request<B>, body: &Bytes) -> Option<Message> {
+        // Where there may be no room, the answer is refused as it is made.
+        if !self.has_room_for(MAX_PAGE_BYTES) {
+            return None;
+        }
+        let mut message = self.inner.at_once(request, body)?;
+        if message.remaining() > SMALL
+            && let Some(charge) = Charge::new(&self.connection, message.remaining(), false)
+        {
+            message.charge(charge);
+        }
+        Some(message)
     }
 }
 
@@ -294,7 +312,6 @@ where
 mod tests {
     use std::convert::Infallible;
 
-    use bytes::Bytes;
     use http::{HeaderMap, header};
     use http_body_util::BodyExt;
     use tower::{ServiceExt, service_fn};

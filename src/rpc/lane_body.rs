@@ -4,17 +4,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::at_once;
 use super::held_answers::Charge;
 use super::message_ends::MessageEnds;
 use crate::model::Record;
 use crate::model::limits::MAX_PAGE_BYTES;
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const OK: HeaderValue = HeaderValue::from_static("0");
 /// The tag of `BatchGetProfilesResponse.profiles`.
 const PROFILES_TAG: u8 = 1 << 3 | 2;
 
@@ -204,9 +202,7 @@ impl<R: Body<Data: Into<Message>>> Body for LaneBody<R> {
                 None if *ended => None,
                 None => {
                     *ended = true;
-                    let mut trailers = HeaderMap::with_capacity(1);
-                    trailers.insert(GRPC_STATUS, OK);
-                    Some(Ok(Frame::trailers(trailers)))
+                    Some(Ok(Frame::trailers(at_once::trailers())))
                 }
             }),
             LaneBodyProjection::Inner { body } => body.poll_frame(cx).map_ok(|frame| frame.map_data(Into::into)),

@@ -9,6 +9,7 @@
 //! and reflection beside it; how it is served is the server's business.
 
 pub mod admin_service;
+pub mod at_once;
 mod backup;
 mod call_lane;
 mod call_notes;
