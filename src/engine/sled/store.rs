@@ -1,6 +1,7 @@
 //! The seam over the tree and the committer.
 
 mod pools;
+mod reindex;
 
 use std::fs::File;
 use std::io;
@@ -27,9 +28,7 @@ use super::verify::Verification;
 use crate::engine::commit_log::{LogReader, ReadError};
 use crate::engine::decision::CurrentState;
 use crate::engine::durable_file;
-use crate::model::{
-    Canonicalization, Domain, DomainKey, Draft, Outcome, Precondition, ProfileId, Record, UpdateFn, Write, limits,
-};
+use crate::model::{Domain, DomainKey, ProfileId, Record};
 use crate::store::{
     Backup, ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainOrder, DomainPage, Hold,
     HoldName, Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus,
@@ -45,8 +44,6 @@ const IN_PLACE_ROWS: usize = 100;
 /// How many look-ups of more ids, and counts of the directory's bytes, run at a time, beside the scans: a few slow scans must
 /// not hold up those who know what they want.
 const RUNNING_LOOK_UPS: u32 = 4;
-/// How many profiles a rebuild of the index handles in one commit, so that the largest stay under a commit's bound.
-const REINDEX_PAGE: usize = 50;
 /// Reads of the log that run at a time, each of one page: near its head, and as many elsewhere, so that those who
 /// catch up do not hold up those who are there.
 const RUNNING_LOG_READS: u32 = 2;
@@ -122,51 +119,6 @@ impl SledStore {
     /// Makes a snapshot now, however short the log is, and trims the log behind it.
     pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         self.maintenance.snapshot().await
-    }
-
-    /// Rebuilds every index key by other settings and records them in the data directory. The store must have
-    /// been opened with [`SledOptions::reindex`]. An interrupted run is finished by another one; until then
-    /// the directory opens for nothing else. Returns how many profiles changed.
-    pub async fn reindex(&self, settings: Canonicalization) -> Result<u64, OpenError> {
-        self.set_canonicalization(settings, true)?;
-        let bounds = PageBounds { max_records: REINDEX_PAGE, max_bytes: limits::MAX_PAGE_BYTES };
-        let (mut after, mut changed) = (None, 0);
-        loop {
-            let page = self.list(&Scope::All, after.as_ref(), bounds).await?;
-            let mut writes = Vec::with_capacity(page.records.len());
-            for record in &page.records {
-                let profile =
-                    record.decode().map_err(|_| StoreError::Corrupt(Corruption("a record is damaged".into())))?;
-                let id = ProfileId::parse(&profile.id, "id")
-                    .map_err(|_| StoreError::Corrupt(Corruption("a record has no id".into())))?;
-                let recompute: UpdateFn = Box::new(move |current| {
-                    Draft::from_profile(current.cloned().unwrap_or_default(), settings, "profile")
-                });
-                writes.push(Write::update(id, recompute, Precondition::MustExist, record.profile_len()));
-            }
-            for outcome in self.commit(Commit::each(writes)).await? {
-                match outcome {
-                    Ok(Outcome::Stored(_)) => changed += 1,
-                    Ok(_) => {}
-                    Err(rejection) => {
-                        let what = format!("a stored profile is no longer valid: {rejection}");
-                        return Err(StoreError::Corrupt(Corruption(what)).into());
-                    }
-                }
-            }
-            after = page.next;
-            if after.is_none() {
-                self.set_canonicalization(settings, false)?;
-                return Ok(changed);
-            }
-        }
-    }
-
-    fn set_canonicalization(&self, settings: Canonicalization, reindexing: bool) -> Result<(), OpenError> {
-        match self.data_dir.lock().as_mut() {
-            Some(data_dir) => Ok(data_dir.set_canonicalization(settings, reindexing)?),
-            None => Err(StoreError::Closed.into()),
-        }
     }
 
     fn with_tree<T>(&self, read: impl FnOnce(&Tree) -> Result<T, StoreError>) -> Result<T, StoreError> {
