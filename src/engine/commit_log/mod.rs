@@ -28,7 +28,7 @@ mod recent;
 mod segment;
 mod trim;
 
-pub use check::check_log;
+pub use check::{LogProblem, check_log};
 pub use close_mark::read as close_mark;
 pub use codec::{LoggedChange, LoggedGroup, sequence_numbers};
 pub use kept::{KeptEnd, KeptLogError, Until, read_kept};

@@ -223,7 +223,12 @@ impl DataDir {
 
     /// The files beside sled's state.
     pub fn files(&self) -> Files {
-        Files { commit_log: self.commit_log(), snapshots: self.snapshots(), incarnation: self.incarnation }
+        Files {
+            commit_log: self.commit_log(),
+            snapshots: self.snapshots(),
+            sled: self.sled(),
+            incarnation: self.incarnation,
+        }
     }
 
     /// The mark that sled's state may hold half a group.

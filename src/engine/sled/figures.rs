@@ -1,8 +1,11 @@
 //! What the store on disk can tell about its work. Written where the work is done, read when somebody looks.
 
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::blobs;
 use super::snapshotter::Snapshot;
 use super::watchdog::Step;
 use crate::figures::{Distribution, Histogram, SIZE_BOUNDS, Timer};
@@ -70,6 +73,7 @@ pub struct SledFigures {
     snapshot_failures: AtomicU64,
     snapshot_bytes: AtomicU64,
     snapshot_unix_seconds: AtomicU64,
+    blobs: AtomicU64,
 }
 
 impl SledFigures {
@@ -87,6 +91,7 @@ impl SledFigures {
             snapshot_failures: AtomicU64::new(0),
             snapshot_bytes: AtomicU64::new(0),
             snapshot_unix_seconds: AtomicU64::new(0),
+            blobs: AtomicU64::new(0),
         }
     }
 
@@ -122,6 +127,20 @@ impl SledFigures {
         self.snapshot_bytes.store(*bytes, Ordering::Relaxed);
         self.snapshot_unix_seconds.store(now.as_secs(), Ordering::Relaxed);
         self.snapshots.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// sled's directory was looked through; the first files that must not be there are a warning.
+    pub(super) fn look_for_blobs(&self, sled: &Path) -> io::Result<()> {
+        let count = blobs::count(sled)?;
+        if self.blobs.swap(count, Ordering::Relaxed) == 0 && count > 0 {
+            tracing::error!(count, "sled keeps items in files of their own, which it does not sync; make a backup");
+        }
+        Ok(())
+    }
+
+    /// How many items sled keeps in files of their own, which it never syncs. Must be 0.
+    pub fn blobs(&self) -> u64 {
+        self.blobs.load(Ordering::Relaxed)
     }
 
     /// What was done when it was opened.

@@ -17,6 +17,7 @@
 
 mod answers;
 mod backed_up;
+mod blobs;
 mod check;
 mod commit_thread;
 mod committer;

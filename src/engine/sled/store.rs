@@ -335,8 +335,11 @@ impl Store for SledStore {
             Some(data_dir) => data_dir.path().to_owned(),
             None => return Err(StoreError::Closed),
         };
+        let figures = self.figures.clone();
         let count = move |_: &Cancelled| {
-            durable_file::bytes_below(&dir)
+            let looked = figures.look_for_blobs(&dir.join("sled"));
+            looked
+                .and_then(|()| durable_file::bytes_below(&dir))
                 .map_err(|error| StoreError::Failed { cause: format!("the data directory cannot be read: {error}") })
         };
         self.look_ups.run(count).await

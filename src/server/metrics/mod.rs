@@ -88,7 +88,7 @@ impl Metrics {
         rpc::write(&mut page, &calls.figures());
         store::write(&mut page, store);
         if let Some(bytes) = disk_bytes {
-            store::write_disk_bytes(&mut page, bytes);
+            store::write_disk_bytes(&mut page, bytes, store.inner().figures());
         }
         feed::write(&mut page, store, feed, window.as_ref());
         serving::write_connections(&mut page, serving, limits.connections);
