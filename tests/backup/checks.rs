@@ -120,7 +120,8 @@ async fn what_a_repair_would_build_from_is_checked_also_when_the_state_cannot_be
         |dir| change(dir, "m", flipped),
     ];
     let segment = |dir: &Path, number: usize| with_ending(&dir.join("commit-log"), ".log").remove(number);
-    let files: [(&dyn Fn(&Path), &str); 4] = [
+    type Spoiled<'a> = (&'a dyn Fn(&Path), &'static str);
+    let files: [Spoiled<'_>; 4] = [
         (&|dir| flip(&segment(dir, 1), 200), "commit log segment"),
         (&|dir| fs::remove_file(segment(dir, 1)).unwrap(), "gap"),
         (

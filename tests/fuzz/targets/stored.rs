@@ -6,7 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use profilestore::engine::Disk;
-use profilestore::engine::commit_log::{CommitLog, LogOptions, LogReader, LoggedGroup, check_log, read_range};
+use profilestore::engine::commit_log::{
+    CommitLog, LogOptions, LogReach, LogReader, LoggedGroup, check_log, read_range,
+};
 use profilestore::engine::sled::keys::{self, Applied, AtId, Counters};
 use profilestore::engine::snapshot::{
     SnapshotEnd, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotRow, SnapshotWriter,
@@ -105,7 +107,11 @@ pub fn commit_log(data: &[u8]) {
     let Some((groups, next)) = open_log(dir.path()) else { return };
     // The torn end is gone now, and everything else is as it was.
     assert_eq!(open_log(dir.path()), Some((groups.clone(), next)));
-    assert_eq!(check_log(dir.path(), INCARNATION, next - 1), None);
+    let mut reach = LogReach::default();
+    reach.raise(next - 1, "what was read is");
+    assert_eq!(check_log(dir.path(), INCARNATION, reach), None);
+    reach.raise(next, "one more is");
+    assert!(check_log(dir.path(), INCARNATION, reach).is_some_and(|problem| problem.at_end));
     let mut in_range = Vec::new();
     read_range(dir.path(), INCARNATION, 0, next - 1, |group| {
         in_range.push(group);
