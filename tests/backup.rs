@@ -23,7 +23,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use files::{copy_dir, with_ending};
 use profilestore::engine::EngineRules;
 use profilestore::engine::commit_log::Retention;
-use profilestore::engine::sled::{OpenError, SledOptions, SledStore, SnapshotPolicy};
+use profilestore::engine::sled::{CheckAtOpen, OpenError, SledOptions, SledStore, SnapshotPolicy};
 use profilestore::model::{Canonicalization, Draft, Precondition, Profile, ProfileId, Record, Write};
 use profilestore::store::{Clock, Commit, NoObserver, PageBounds, Scope, Store, StoreError};
 

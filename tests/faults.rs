@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::{join, join_all};
 use parking_lot::{Condvar, Mutex};
-use profilestore::engine::sled::{OpenError, SledOptions, SledStore};
+use profilestore::engine::sled::{CheckAtOpen, OpenError, SledOptions, SledStore};
 use profilestore::engine::{Disk, Point};
 use profilestore::store::{Commit, NoObserver, Outcomes, RequestId, RequestMark, Scope, Store, StoreError};
 
@@ -124,7 +124,9 @@ impl Faults {
 
 /// Small segments, so that rolling and the replay of several are among what fails.
 fn options(dir: &Path, faults: &Arc<Faults>) -> SledOptions {
-    SledOptions { disk: faults.disk(), log_segment_bytes: 900, ..SledOptions::new(dir) }
+    // What a test damages after an orderly close is there for the calls.
+    let check_at_open = CheckAtOpen::AfterCrash;
+    SledOptions { disk: faults.disk(), log_segment_bytes: 900, check_at_open, ..SledOptions::new(dir) }
 }
 
 async fn open(dir: &Path, faults: &Arc<Faults>) -> Result<SledStore, OpenError> {

@@ -1,10 +1,14 @@
 //! What keeps a store on disk whole for years: snapshots, a log that is trimmed, a state that is built anew when it is
 //! damaged, room on the disk, and a disk that does not come back.
 
+#[path = "self_healing/closed.rs"]
+mod closed;
 #[path = "self_healing/damage.rs"]
 mod damage;
 #[path = "self_healing/disk.rs"]
 mod disk;
+#[path = "self_healing/lost_holds.rs"]
+mod lost_holds;
 #[path = "self_healing/snapshots.rs"]
 mod snapshots;
 #[path = "self_healing/trimming.rs"]
@@ -23,7 +27,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use files::{copy_dir, with_ending};
 use profilestore::engine::EngineRules;
 use profilestore::engine::commit_log::Retention;
-use profilestore::engine::sled::{OpenError, SledOptions, SledStore, SnapshotPolicy};
+use profilestore::engine::sled::{CheckAtOpen, OpenError, SledOptions, SledStore, SnapshotPolicy};
 use profilestore::model::{Canonicalization, Draft, Precondition, Profile, ProfileId, Record, Write};
 use profilestore::store::{Clock, Commit, NoObserver, PageBounds, Scope, Store};
 
@@ -55,6 +59,11 @@ fn options(dir: &Path, time: &Time) -> SledOptions {
         log_segment_bytes: 2048,
         ..defaults
     }
+}
+
+/// The same without a check of the whole state after an orderly close.
+fn unchecked(dir: &Path, time: &Time) -> SledOptions {
+    SledOptions { check_at_open: CheckAtOpen::AfterCrash, ..options(dir, time) }
 }
 
 async fn open(options: SledOptions) -> Result<SledStore, OpenError> {

@@ -1,8 +1,8 @@
 //! `profilestore backup`, `restore` and `repair`.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -68,13 +68,9 @@ pub fn run_backup(args: &BackupArgs) -> anyhow::Result<()> {
     partial_path.push(".partial");
     let partial_path = PathBuf::from(partial_path);
     let failed = || format!("{} cannot be written", partial_path.display());
-    let mut options = OpenOptions::new();
-    let options = options.write(true).create(true).truncate(false).mode(MODE);
-    let mut partial = options.open(&partial_path).with_context(failed)?;
-    if let Err(TryLockError::WouldBlock) = partial.try_lock() {
+    let Some(mut partial) = take_partial(&partial_path, || {}).with_context(failed)? else {
         bail!("another backup writes to {}", args.file.display());
-    }
-    partial.set_len(0).with_context(failed)?;
+    };
     let made = args.connection.run(async |client| {
         let mut chunks = client.backup();
         while let Some(chunk) = chunks.try_next().await.map_err(|error| args.connection.explain(error))? {
@@ -95,6 +91,29 @@ pub fn run_backup(args: &BackupArgs) -> anyhow::Result<()> {
     })?;
     println!("backed up {profiles} profiles as of change {sequence} to {}", args.file.display());
     Ok(())
+}
+
+/// Opens an empty file that nobody else writes to; `None` when somebody does. `opened` is for tests.
+fn take_partial(path: &Path, mut opened: impl FnMut()) -> io::Result<Option<File>> {
+    loop {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(path)?;
+        opened();
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            // Where files cannot be locked at all nobody has locked it.
+            Err(TryLockError::Error(_)) | Ok(()) => {}
+        }
+        // Between the two another backup may have given the file its name: then it is that backup, and not ours to empty.
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let there = match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            there => there?,
+        };
+        if identity(there) == identity(file.metadata()?) {
+            file.set_len(0)?;
+            return Ok(Some(file));
+        }
+    }
 }
 
 pub fn run_restore(args: &RestoreArgs) -> anyhow::Result<()> {
@@ -124,7 +143,13 @@ pub fn run_restore(args: &RestoreArgs) -> anyhow::Result<()> {
 pub fn run_repair(args: &RepairArgs) -> anyhow::Result<()> {
     quiet_log()?;
     match repair(&SledOptions::new(&args.data_dir))? {
-        Repaired::Whole { profiles } => {
+        Repaired::Whole { profiles, end_was_compared: false } => {
+            println!(
+                "built the state anew with {profiles} profiles, from all that the commit log holds; the old state could not be asked whether the log has lost its end; it was set aside"
+            );
+            Ok(())
+        }
+        Repaired::Whole { profiles, end_was_compared: true } => {
             println!("built the state anew with {profiles} profiles; nothing was lost; the old state was set aside");
             Ok(())
         }
@@ -137,7 +162,7 @@ pub fn run_repair(args: &RepairArgs) -> anyhow::Result<()> {
     }
 }
 
-fn sync_folder_of(file: &Path) -> std::io::Result<()> {
+fn sync_folder_of(file: &Path) -> io::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
@@ -145,4 +170,38 @@ fn sync_folder_of(file: &Path) -> std::io::Result<()> {
 /// sled's panics quote keys; the program's log does not show them.
 fn quiet_log() -> anyhow::Result<()> {
     log::init(&Settings::load(None, &[])?.log)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_that_was_finished_meanwhile_is_not_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        let (partial, done) = (dir.path().join("a.partial"), dir.path().join("a"));
+        fs::write(&partial, "all of it").unwrap();
+        let mut rounds = 0;
+        let taken = take_partial(&partial, || {
+            rounds += 1;
+            if rounds == 1 {
+                fs::rename(&partial, &done).unwrap();
+            }
+        });
+        taken.unwrap().expect("nobody writes to it").write_all(b"new").unwrap();
+        assert_eq!(rounds, 2);
+        assert_eq!((fs::read(&done).unwrap(), fs::read(&partial).unwrap()), (b"all of it".to_vec(), b"new".to_vec()));
+    }
+
+    #[test]
+    fn who_writes_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.partial");
+        let mut first = take_partial(&path, || {}).unwrap().expect("nobody writes to it");
+        first.write_all(b"half").unwrap();
+        assert!(take_partial(&path, || {}).unwrap().is_none());
+        assert_eq!(fs::read(&path).unwrap(), b"half");
+        drop(first);
+        assert!(take_partial(&path, || {}).unwrap().is_some());
+    }
 }

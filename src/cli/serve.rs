@@ -50,9 +50,10 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         }
     });
     if let Err(error) = &result
-        && matches!(error.downcast_ref(), Some(ServeError::StoreFailed { .. }))
+        && matches!(error.downcast_ref(), Some(ServeError::StoreFailed { .. } | ServeError::Close(_)))
     {
-        // sled panics when it is dropped after a failed write, so nothing is dropped any more.
+        // sled panics when it is dropped after a failed write, and what waits for the disk does not end, so nothing is
+        // dropped any more.
         eprintln!("profilestore: {error:#}");
         std::process::exit(1);
     }

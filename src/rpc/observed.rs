@@ -12,11 +12,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::Service;
 
+use super::at_once::AtOnce;
 use super::call_notes::{CallNotes, NotedBody};
 use super::held_answers::HeldBody;
 use super::lane_body::Message;
@@ -32,12 +34,14 @@ pub struct Observed<S> {
     inner: S,
     /// This clone's own: every connection has one, so the threads share no reference count.
     observer: Arc<Observer>,
+    /// The call that comes next, begun when there was no answer at once.
+    begun: Option<Running>,
 }
 
 impl<S> Observed<S> {
     /// Tells an observer about the calls of a service.
     pub fn new(inner: S, observer: Arc<Observer>) -> Self {
-        Self { inner, observer }
+        Self { inner, observer, begun: None }
     }
 }
 
@@ -61,8 +65,32 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let running = self.observer.is_on().then(|| Running::begin(&self.observer, &request));
+        let begun = self.begun.take();
+        let running = begun.or_else(|| self.observer.is_on().then(|| Running::begin(&self.observer, &request)));
         ObservedFuture { call: self.inner.call(request), running }
+    }
+}
+
+impl<S: AtOnce<Message>> AtOnce<Message> for Observed<S> {
+    fn at_once<B>(&mut self, request: &Request<B>, body: &Bytes) -> Option<Message> {
+        if !self.observer.is_on() {
+            return self.inner.at_once(request, body);
+        }
+        let running = Some(Running::begin(&self.observer, request));
+        let answer = {
+            let _attached = Running::attach(&running);
+            self.inner.at_once(request, body)
+        };
+        match (answer, running) {
+            (Some(message), Some(running)) => {
+                running.end_in_the_lane(body.len(), message.remaining());
+                Some(message)
+            }
+            (answer, running) => {
+                self.begun = running;
+                answer
+            }
+        }
     }
 }
 

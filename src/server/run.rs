@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::admin::{self, Admin};
+use super::last_resort::LastResort;
 use super::log_filter;
 use super::metrics::{self, Metrics, Sources};
 use super::open_files;
@@ -29,6 +30,11 @@ use crate::store::{Store, StoreError, StoreState};
 
 /// How long a shutdown waits at most for the collector to take the last traces.
 const LAST_TRACES: Duration = Duration::from_secs(2);
+
+/// What a drain may take longer than `server.drain_timeout`, for the connections that are cut and the admin listener.
+const DRAIN_SLACK: Duration = Duration::from_secs(5);
+/// How many syncs in a row, each of which just does not take too long, the closing of the store waits for.
+const CLOSING_SYNCS: u32 = 4;
 
 /// Why a server cannot start or has to stop.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +87,7 @@ pub struct Server {
     limits: ServingLimits,
     figures: Arc<ServingFigures>,
     drain_delay: Duration,
+    sync_timeout: Duration,
     /// No more calls are wanted.
     unready: CancellationToken,
     /// Ends the reading of figures for the status page.
@@ -169,6 +176,7 @@ impl Server {
             limits: settings.serving_limits(),
             figures,
             drain_delay: settings.server.drain_delay,
+            sync_timeout: settings.store.sync_timeout,
             unready,
             _figures_end: figures_end.drop_guard(),
         })
@@ -189,10 +197,13 @@ impl Server {
         self.store.status().totals.profiles
     }
 
-    /// Serves until `shutdown` completes or the store fails; then drains, closes the store and returns.
+    /// Serves until `shutdown` completes or the store fails; then drains, closes the store and returns. A drain or a close
+    /// that does not end ends the process.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let mut state = self.store.watch_state();
         let draining = CancellationToken::new();
+        let closing_bound = publishing::PATIENCE + CLOSING_SYNCS * self.sync_timeout + LAST_TRACES + DRAIN_SLACK;
+        let closing = || LastResort::exit_after(closing_bound, "the closing of the store", "the server was stopped");
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let stack = self.services.stack();
         let serving = serving::serve_counted(self.grpc, stack, threads, self.limits, self.figures, draining.clone());
@@ -208,12 +219,16 @@ impl Server {
                     Ok(()) => "the serving loop ended early".into(),
                     Err(error) => error.to_string(),
                 });
+                let _in_time = closing();
                 self.admin.stop();
                 let closed = self.store.close().await.map_err(ServeError::Close);
                 stop_traces(self.traces).await;
                 return closed.and(Err(ServeError::Start(error)));
             }
         };
+        let drain_bound = self.drain_delay + self.limits.drain_timeout + DRAIN_SLACK;
+        let why = failed.as_deref().unwrap_or("the server was stopped");
+        let drained_in_time = LastResort::exit_after(drain_bound, "the drain", why);
         tracing::info!(failed = failed.is_some(), "draining");
         self.services.set_not_serving().await;
         self.unready.cancel();
@@ -235,6 +250,8 @@ impl Server {
             stop_traces(self.traces).await;
             return Err(ServeError::StoreFailed { cause });
         }
+        drop(drained_in_time);
+        let _closed_in_time = closing();
         self.publishing.stop().await;
         let closed = self.store.close().await.map_err(ServeError::Close);
         stop_traces(self.traces).await;

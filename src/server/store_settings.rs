@@ -61,7 +61,7 @@ impl Default for StoreSettings {
             min_free_bytes: 256 * MIB,
             ballast_bytes: 128 * MIB,
             sync_timeout: Duration::from_secs(30),
-            check_at_open: CheckAtOpen::AfterCrash,
+            check_at_open: CheckAtOpen::Always,
         }
     }
 }

@@ -100,6 +100,8 @@ async fn after_a_restore_all_reads_agree_and_etags_of_before_match_nothing() {
     let restored = open(&restored_dir).await.unwrap();
     let after = contents(&restored).await;
     assert_eq!(names(&after), names(&before));
+    let (old, new) = (store.head().await.unwrap(), restored.head().await.unwrap());
+    assert!(new.as_bytes() > old.as_bytes(), "what the restored store does sorts behind what was done before");
     assert_eq!(
         restored.list_domains(None, profilestore::store::DomainOrder::Index, None, 100).await.unwrap(),
         domains
@@ -187,4 +189,20 @@ async fn an_empty_store_is_backed_up_and_restored_too() {
     let restored = open(&dir.path().join("restored")).await.unwrap();
     commit(&restored, put(1, 0)).await;
     assert_eq!(contents(&restored).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_store_that_lost_its_format_before_its_first_write_is_not_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(&dir.path().join("live")).await;
+    let file = dir.path().join("a.backup");
+    back_up(&store, &file).await;
+    let restored = dir.path().join("restored");
+    restore(&file, &options(&restored)).unwrap();
+    let format = fs::read(restored.join("FORMAT")).unwrap();
+    fs::remove_file(restored.join("FORMAT")).unwrap();
+    let refused = open(&restored).await.err().expect("it opened").to_string();
+    assert!(refused.contains("lost its FORMAT"), "{refused}");
+    fs::write(restored.join("FORMAT"), format).unwrap();
+    assert_eq!(names(&contents(&open(&restored).await.unwrap()).await), names(&contents(&store).await));
 }

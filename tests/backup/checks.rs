@@ -26,7 +26,7 @@ fn removed(db: &sled::Db, key: Vec<u8>, _: Vec<u8>) {
 }
 
 /// Every kind of damage, and a word of what must be said.
-const PLANTS: [Plant; 15] = [
+const PLANTS: [Plant; 16] = [
     ("a record in the index", |dir| change(dir, "i", flipped), "fails its checksum"),
     ("a record under its id", |dir| change(dir, "ruser-7", flipped), "fails its checksum"),
     ("the way from an id to its record", |dir| change(dir, "ruser-1", flipped), "fails its checksum"),
@@ -72,6 +72,7 @@ const PLANTS: [Plant; 15] = [
         |dir| flip(&with_ending(&dir.join("snapshots"), ".snapshot")[0], 500),
         "the snapshot of",
     ),
+    ("an item that sled does not sync", |dir| fs::write(dir.join("sled/blobs/1"), "large").unwrap(), "1 items"),
 ];
 
 /// A store that was closed in good order, with a snapshot and some log behind it.
@@ -101,6 +102,48 @@ async fn every_kind_of_damage_is_found_and_named_with_a_remedy_and_without_an_id
         for problem in problems {
             assert!(problem.remedy.len() > 20, "{problem:?}");
             assert!(!problem.description.contains("user-"), "{problem:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_repair_would_build_from_is_checked_also_when_the_state_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let sound = dir.path().join("sound");
+    closed_store(&sound).await;
+    let states: [fn(&Path); 3] = [
+        |dir| fs::write(dir.join("sled/db"), "not a database").unwrap(),
+        |dir| {
+            fs::remove_file(dir.join("sled/db")).unwrap();
+            fs::create_dir(dir.join("sled/db")).unwrap();
+        },
+        |dir| change(dir, "m", flipped),
+    ];
+    let segment = |dir: &Path, number: usize| with_ending(&dir.join("commit-log"), ".log").remove(number);
+    let files: [(&dyn Fn(&Path), &str); 4] = [
+        (&|dir| flip(&segment(dir, 1), 200), "commit log segment"),
+        (&|dir| fs::remove_file(segment(dir, 1)).unwrap(), "gap"),
+        (
+            &|dir| {
+                with_ending(&dir.join("commit-log"), ".log").iter().for_each(|path| fs::remove_file(path).unwrap())
+            },
+            "no segments",
+        ),
+        (&|dir| flip(&with_ending(&dir.join("snapshots"), ".snapshot")[0], 500), "the snapshot of"),
+    ];
+    for (number, spoil) in states.into_iter().enumerate() {
+        let copy = dir.path().join(format!("state-{number}"));
+        copy_dir(&sound, &copy);
+        spoil(&copy);
+        let problems = verify_offline(&options(&copy)).unwrap().problems;
+        assert!(problems.iter().all(|problem| problem.remedy.contains("profilestore repair")), "{problems:?}");
+        assert!(!problems.is_empty());
+        for (number, (spoil, says)) in files.iter().enumerate() {
+            let both = copy.with_extension(number.to_string());
+            copy_dir(&copy, &both);
+            spoil(&both);
+            let problems = verify_offline(&options(&both)).unwrap().problems;
+            assert!(problems.iter().any(|problem| problem.description.contains(says)), "{says}: {problems:?}");
         }
     }
 }
@@ -169,7 +212,9 @@ async fn damage_is_found_while_others_write() {
         let (key, value) = row(db, "ruser-1");
         flipped(db, key, value);
     });
-    let store = Arc::new(open(dir.path()).await.unwrap());
+    // Else the open would heal it.
+    let unchecked = SledOptions { check_at_open: CheckAtOpen::AfterCrash, ..options(dir.path()) };
+    let store = Arc::new(SledStore::open(unchecked, Arc::new(NoObserver)).await.unwrap());
     let done = Arc::new(AtomicBool::new(false));
     let writer = {
         let (store, done) = (store.clone(), done.clone());

@@ -14,7 +14,7 @@ async fn a_damaged_state_is_repaired_without_a_loss() {
     store.close().await.unwrap();
     in_sled(dir.path(), |db| drop(db.remove(row(db, "i").0).unwrap()));
     assert!(!verify_offline(&options(dir.path())).unwrap().problems.is_empty());
-    assert_eq!(repair(&options(dir.path())).unwrap(), Repaired::Whole { profiles: 40 });
+    assert_eq!(repair(&options(dir.path())).unwrap(), Repaired::Whole { profiles: 40, end_was_compared: true });
     assert!(dir.path().join("sled-set-aside-1").is_dir(), "the old state is kept");
     assert_eq!(verify_offline(&options(dir.path())).unwrap().problems, []);
     assert_eq!(contents(&open(dir.path()).await.unwrap()).await, expected);
@@ -67,4 +67,114 @@ async fn a_store_that_is_served_is_neither_repaired_nor_checked_offline() {
     assert_eq!(contents(&store).await.len(), 40);
     let nothing = dir.path().join("nothing");
     assert!(repair(&options(&nothing)).is_err() && !nothing.exists(), "no store is made where there was none");
+}
+
+/// Cuts the newest segment with commits in it in half, as a disk that forgets does.
+fn shorten_log(dir: &Path) {
+    let segments = with_ending(&dir.join("commit-log"), ".log");
+    let last = segments.iter().rev().find(|path| fs::metadata(path).unwrap().len() > 100).unwrap();
+    let bytes = fs::read(last).unwrap();
+    let later = segments.iter().filter(|path| *path > last);
+    later.for_each(|path| fs::remove_file(path).unwrap());
+    let frame = bytes.windows(4).rposition(|window| window == b"PSGF").unwrap();
+    fs::write(last, &bytes[..frame]).unwrap();
+}
+
+/// Everything in a directory but what sled, the locks and the ballast have, by name.
+fn files_of(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let folders = ["commit-log", "snapshots"].map(|folder| dir.join(folder));
+    let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap()).map(|entry| entry.unwrap().path());
+    entries.map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(path).unwrap())).collect()
+}
+
+/// A store that was killed with all in sled and a snapshot of all, copied.
+async fn killed(dir: &Path) -> std::path::PathBuf {
+    let store = filled(&dir.join("live")).await;
+    store.snapshot().await.unwrap();
+    store.close().await.unwrap();
+    let store = open(&dir.join("live")).await.unwrap();
+    commit(&store, put(3, 9)).await;
+    // A clean close flushes sled; without its mark it is a kill after a flush.
+    store.close().await.unwrap();
+    fs::remove_file(dir.join("live/commit-log/clean-close")).unwrap();
+    dir.join("live")
+}
+
+/// Neither an open nor a repair takes what is left for the store, and both leave it as it is.
+async fn is_refused(dir: &Path, because: &str) {
+    let before = files_of(dir);
+    for _ in 0..2 {
+        let opened = open(dir).await.err().expect("it opened").to_string();
+        assert!(opened.contains(because), "{because} in {opened}");
+        let repaired = repair(&options(dir)).expect_err("it was repaired").to_string();
+        assert!(repaired.contains(because), "{because} in {repaired}");
+    }
+    assert!(!dir.join("sled-set-aside-1").exists(), "the good state was set aside");
+    assert_eq!(files_of(dir), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_lost_its_end_is_not_repaired_over_a_state_that_knows_better() {
+    let dir = tempfile::tempdir().unwrap();
+    let killed = killed(dir.path()).await;
+    shorten_log(&killed);
+    is_refused(&killed, "ends at 120 but the state behind it").await;
+    // Nor is that state replaced because it may hold half a batch.
+    fs::write(killed.join("sled-suspect"), "").unwrap();
+    is_refused(&killed, "ends at 120 but the state behind it").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_without_a_segment_is_never_taken_for_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let killed = killed(dir.path()).await;
+    with_ending(&killed.join("commit-log"), ".log").iter().for_each(|segment| fs::remove_file(segment).unwrap());
+    is_refused(&killed, "has no segments").await;
+    // Nor with a state that cannot be opened, or none, with a snapshot or without.
+    for (number, damage) in ["not a database", ""].into_iter().enumerate() {
+        for snapshots in [true, false] {
+            let copy = dir.path().join(format!("copy-{number}-{snapshots}"));
+            copy_dir(&killed, &copy);
+            if damage.is_empty() {
+                fs::remove_dir_all(copy.join("sled")).unwrap();
+            } else {
+                fs::write(copy.join("sled/db"), damage).unwrap();
+            }
+            if !snapshots {
+                with_ending(&copy.join("snapshots"), ".snapshot")
+                    .iter()
+                    .for_each(|path| fs::remove_file(path).unwrap());
+            }
+            is_refused(&copy, "has no segments").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_ends_before_the_newest_snapshot_is_refused_by_all_who_build_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(&dir.path().join("live")).await;
+    // The log is kept from its beginning, so that it alone gives a state.
+    copy_dir(&dir.path().join("live"), &dir.path().join("early"));
+    store.snapshot().await.unwrap();
+    store.close().await.unwrap();
+    let early = dir.path().join("early");
+    shorten_log(&early);
+    fs::remove_dir_all(early.join("snapshots")).unwrap();
+    copy_dir(&dir.path().join("live/snapshots"), &early.join("snapshots"));
+    for damage in ["not a database", ""] {
+        let copy = dir.path().join(format!("copy-{}", damage.len()));
+        copy_dir(&early, &copy);
+        fs::remove_dir_all(copy.join("sled")).unwrap();
+        fs::create_dir(copy.join("sled")).unwrap();
+        if !damage.is_empty() {
+            fs::write(copy.join("sled/db"), damage).unwrap();
+        }
+        is_refused(&copy, "the newest snapshot is at 120").await;
+    }
+    // With what the log has lost back again it is the store.
+    fs::remove_dir_all(early.join("commit-log")).unwrap();
+    copy_dir(&dir.path().join("live/commit-log"), &early.join("commit-log"));
+    fs::remove_dir_all(early.join("sled")).unwrap();
+    assert_eq!(contents(&open(&early).await.unwrap()).await.len(), 40);
 }

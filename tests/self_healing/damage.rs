@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use profilestore::engine::sled::{CheckAtOpen, repair};
+use profilestore::engine::sled::repair;
 use profilestore::store::StoreError;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -257,7 +257,7 @@ async fn damage_that_a_read_meets_is_healed_at_the_next_start_also_after_an_orde
         *value.last_mut().unwrap() ^= 1;
         db.insert("ruser-7", value).unwrap();
         drop(db);
-        let store = open(options(dir.path(), &time)).await.unwrap();
+        let store = open(unchecked(dir.path(), &time)).await.unwrap();
         assert!(!dir.path().join("sled-doubtful").exists(), "nothing was looked at yet");
         let met = if meet {
             store.get(&ProfileId::parse("user-7", "id").unwrap()).await.map(|_| ())
@@ -268,7 +268,7 @@ async fn damage_that_a_read_meets_is_healed_at_the_next_start_also_after_an_orde
         // The others go on.
         commit(&store, put(1, 1)).await;
         store.close().await.unwrap();
-        let store = open(options(dir.path(), &time)).await.unwrap();
+        let store = open(unchecked(dir.path(), &time)).await.unwrap();
         assert!(dir.path().join("sled-set-aside-1").is_dir(), "{what}: the state was not built anew");
         assert_eq!(contents(&store).await, expected, "{what}");
         assert!(!dir.path().join("sled-doubtful").exists(), "{what}");

@@ -1,35 +1,57 @@
-//! Checks the end of a log that nobody has open.
+//! Checks a log that nobody has open, from its first segment to its end.
 
 use std::path::Path;
 
 use super::close_mark;
+use super::reach::LogReach;
 use super::segment::{self, SegmentEnd, SegmentError};
 use crate::model::Incarnation;
 
-/// What is wrong with the last segment of the log, in a sentence: a log must reach what the state behind it has applied,
-/// and the mark of the last clean close. A torn end is not wrong.
-pub fn check_log(dir: &Path, incarnation: Incarnation, applied: u64) -> Option<String> {
+/// What is wrong with a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogProblem {
+    /// In a sentence.
+    pub what: String,
+    /// It is the log's end that is damaged or missing: a store does not open with it.
+    pub at_end: bool,
+}
+
+/// The first thing that is wrong with the log: its segments must follow each other without a gap and be whole, and it must
+/// reach what is known of it and the mark of the last clean close. A torn end is not wrong.
+pub fn check_log(dir: &Path, incarnation: Incarnation, reach: LogReach) -> Option<LogProblem> {
+    let at_end = |what: String| Some(LogProblem { what, at_end: true });
     let firsts = match segment::list(dir) {
         Ok(firsts) => firsts,
-        Err(error) => return Some(format!("the commit log cannot be read: {error}")),
+        Err(error) => return at_end(format!("the commit log cannot be read: {error}")),
     };
-    let first = *firsts.last()?;
-    let mut next = first;
-    let read = segment::read(&segment::path(dir, first), incarnation, &mut next, |_| Ok::<_, ()>(()));
-    match read {
-        Ok(SegmentEnd::Whole { .. } | SegmentEnd::Torn { .. } | SegmentEnd::Unborn) => {}
-        Err(SegmentError::Io(error)) => return Some(format!("the commit log cannot be read: {error}")),
-        Err(SegmentError::Corrupt(what)) => return Some(what),
-        Err(SegmentError::Newer(found)) => return Some(format!("the commit log has the later format {found}")),
-        Err(SegmentError::Group(())) => {}
+    let Some(&oldest) = firsts.first() else { return reach.misses(false, u64::MAX).and_then(at_end) };
+    let mut next = oldest;
+    for (position, &first) in firsts.iter().enumerate() {
+        let is_last = position + 1 == firsts.len();
+        let problem = |what: String| Some(LogProblem { what, at_end: is_last });
+        if first != next {
+            return problem(format!("the commit log has a gap: segment {first} follows {}", next - 1));
+        }
+        let read = segment::read(&segment::path(dir, first), incarnation, &mut next, |_| Ok::<_, ()>(()));
+        match read {
+            Ok(SegmentEnd::Torn { .. } | SegmentEnd::Unborn) if !is_last => {
+                return problem(format!("commit log segment {first} is damaged and others follow it"));
+            }
+            Ok(_) | Err(SegmentError::Group(())) => {}
+            Err(SegmentError::Io(error)) => return problem(format!("the commit log cannot be read: {error}")),
+            Err(SegmentError::Corrupt(what)) => return problem(what),
+            Err(SegmentError::Newer(found)) => {
+                return problem(format!("the commit log has the later format {found}"));
+            }
+        }
     }
-    if next <= applied {
-        return Some(format!("the commit log ends at {} but the state behind it has applied {applied}", next - 1));
+    if let Some(what) = reach.misses(true, next) {
+        return at_end(what);
     }
     match close_mark::read(dir) {
-        Err(error) => Some(error.to_string()),
+        Err(error) => at_end(error.to_string()),
         Ok(Some(marked)) if marked + 1 != next => {
-            Some(format!("the commit log ends at {} but was closed cleanly at {marked}", next - 1))
+            at_end(format!("the commit log ends at {} but was closed cleanly at {marked}", next - 1))
         }
         Ok(_) => None,
     }

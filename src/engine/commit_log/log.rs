@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::close_mark;
 use super::codec::{LoggedGroup, encode_group, sequence_numbers};
 use super::frame::{HEADER_BYTES, MAX_PAYLOAD_BYTES, SegmentHeader, VERSION, encode_frame};
+use super::reach::LogReach;
 use super::recent;
 use super::segment::{self, SegmentEnd, SegmentError};
 use crate::engine::decision::Decided;
@@ -106,11 +107,26 @@ impl CommitLog {
         incarnation: Incarnation,
         options: LogOptions,
         applied_sequence: u64,
+        replay: impl FnMut(LoggedGroup) -> Result<(), E>,
+    ) -> Result<Self, LogError<E>> {
+        Self::open_to(dir, incarnation, options, applied_sequence, LogReach::default(), replay)
+    }
+
+    /// The same for a log that must reach what is known of it; a shorter one is refused, and left as it is.
+    pub fn open_to<E>(
+        dir: &Path,
+        incarnation: Incarnation,
+        options: LogOptions,
+        applied_sequence: u64,
+        reach: LogReach,
         mut replay: impl FnMut(LoggedGroup) -> Result<(), E>,
     ) -> Result<Self, LogError<E>> {
         let io = |source| LogError::Io { dir: dir.to_owned(), source };
         let firsts = segment::list(dir).map_err(io)?;
         let close_mark = close_mark::read(dir).map_err(io)?;
+        if let Some(what) = reach.misses(!firsts.is_empty(), u64::MAX) {
+            return Err(LogError::Corrupt(what));
+        }
         // A kill may have come between the creation of a file and the sync of its entry.
         durable_file::sync_dir(dir).map_err(io)?;
         if let (Some(&last), None) = (firsts.last(), close_mark) {
@@ -158,6 +174,9 @@ impl CommitLog {
                 next_sequence - 1
             )));
         }
+        if let Some(what) = reach.misses(true, next_sequence) {
+            return Err(LogError::Corrupt(what));
+        }
         if close_mark.is_some() {
             close_mark::remove(dir).map_err(io)?;
         }
@@ -192,9 +211,12 @@ impl CommitLog {
         match end {
             None => Self::create_segment(dir, incarnation, next_sequence, disk),
             Some((path, SegmentEnd::Unborn)) => {
-                fs::remove_file(&path)?;
-                durable_file::sync_dir(dir)?;
-                Self::create_segment(dir, incarnation, next_sequence, disk)
+                // In place of it and not after it: a log without a segment has lost all of them.
+                disk.pass(Point::SegmentCreate)?;
+                let header = SegmentHeader { incarnation, first_sequence: next_sequence, salt: rand::random() };
+                durable_file::replace(&path, &header.encode())?;
+                disk.pass(Point::SegmentCreated)?;
+                Ok((OpenOptions::new().append(true).open(path)?, header.salt))
             }
             Some((path, SegmentEnd::Whole { salt })) => Ok((OpenOptions::new().append(true).open(path)?, salt)),
             Some((path, SegmentEnd::Torn { salt, good_bytes })) => {

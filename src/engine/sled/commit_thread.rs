@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use super::answers::{Answering, Round};
 use super::committer::{Answer, CommitterParts, Message, Queued, Request, fail};
+use super::doubt::Doubt;
 use super::figures::SledFigures;
 use super::group_effect::{GroupEffect, GroupState};
 use super::group_trace::GroupTrace;
@@ -76,6 +77,7 @@ pub(super) struct CommitThread {
     /// A batch was begun: if it does not end well, sled may hold half of it.
     applying: bool,
     suspect_mark: PathBuf,
+    doubt: Doubt,
     /// The close was met while a group was being filled.
     closing: bool,
     queued: Arc<Queued>,
@@ -94,7 +96,7 @@ pub(super) struct CommitThread {
     unflushed: Option<Unflushed>,
     /// Up to where sled is flushed.
     checkpoint: Arc<AtomicU64>,
-    space: SpaceWatch,
+    space: Arc<SpaceWatch>,
     /// What the watchdog watches.
     progress: Arc<Progress>,
     figures: Arc<SledFigures>,
@@ -128,6 +130,7 @@ impl CommitThread {
             trace: GroupTrace::default(),
             applying: false,
             suspect_mark: parts.suspect_mark,
+            doubt: parts.doubt,
             queued,
             state,
             log: Some(parts.log),
@@ -173,7 +176,13 @@ impl CommitThread {
         if std::mem::take(&mut self.applying) {
             // A batch that fails halfway may become durable in part, with or without the applied sequence, and
             // then no replay can tell. The next open rebuilds sled from the log.
-            if let Err(error) = durable_file::replace(&self.suspect_mark, b"") {
+            // Under watch: the callers wait, and the disk that failed may not answer.
+            let mark = || {
+                self.pass(Point::SuspectMark)
+                    .map_err(|error| error.to_string())
+                    .and_then(|()| durable_file::replace(&self.suspect_mark, b"").map_err(|error| error.to_string()))
+            };
+            if let Err(error) = self.progress.during(Step::Apply, mark) {
                 tracing::error!(%error, "sled's state could not be marked as suspect");
             }
         }
@@ -296,7 +305,7 @@ impl CommitThread {
             let unknown = StoreError::Failed { cause: "the commit was not decided".into() };
             self.answers.push((request.answer, Err(unknown)));
             self.trace.add(request.commit.trace);
-            let outcome = decision.decide(request.commit);
+            let outcome = self.doubt.note(decision.decide(request.commit));
             if let Err(error @ StoreError::Failed { .. }) = outcome {
                 return Err(error);
             }
@@ -370,6 +379,7 @@ impl CommitThread {
         self.round.finish();
         let Some(log) = self.log.take().filter(|_| !self.has_failed()) else { return Ok(()) };
         self.flush_sled()?;
-        log.close().map_err(|error| StoreError::Failed { cause: format!("closing the commit log: {error}") })
+        let closed = self.progress.during(Step::Append, || log.close());
+        closed.map_err(|error| StoreError::Failed { cause: format!("closing the commit log: {error}") })
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::log_check::Files;
 use crate::engine::commit_log::CommitLog;
 use crate::engine::durable_file;
+use crate::engine::sequence::new_incarnation;
 use crate::engine::snapshot::SnapshotDir;
 use crate::model::{Canonicalization, Incarnation};
 
@@ -112,6 +113,8 @@ pub struct DataDir {
     canonicalization: Canonicalization,
     reindexing: bool,
     incarnation: Incarnation,
+    /// `FORMAT` was there when the directory was taken.
+    was_made: bool,
     /// `FORMAT` is there and of this version.
     is_current: bool,
     /// Unlocked by the operating system when it is closed.
@@ -133,6 +136,7 @@ impl DataDir {
         };
         // Kept also when `FORMAT` is raised in the middle of a rebuild of the index.
         let reindexing = format.as_ref().is_some_and(|(_, format)| format.reindexing);
+        let was_made = format.is_some();
         let is_current = format.as_ref().is_some_and(|(_, format)| format.format == FORMAT_VERSION);
         let (incarnation, canonicalization) = match format {
             Some((incarnation, format)) if reindex => (incarnation, format.canonicalization),
@@ -149,10 +153,18 @@ impl DataDir {
             }
             None => {
                 remove_unfinished(path)?;
-                (Incarnation(rand::random()), wanted)
+                (new_incarnation(), wanted)
             }
         };
-        let this = Self { path: path.to_owned(), canonicalization, reindexing, incarnation, is_current, _lock: lock };
+        let this = Self {
+            path: path.to_owned(),
+            canonicalization,
+            reindexing,
+            incarnation,
+            was_made,
+            is_current,
+            _lock: lock,
+        };
         durable_file::create_dir(&this.commit_log()).map_err(access("written"))?;
         if this.rebuilt_sled().exists() && !this.sled().exists() {
             // A crash came between the two renames of a rebuild: the new state is whole.
@@ -190,6 +202,11 @@ impl DataDir {
             .map_err(|source| DataDirError::Access { dir: self.path.clone(), action: "written", source })
     }
 
+    /// Whether a store was made here before this process took the directory.
+    pub fn was_made(&self) -> bool {
+        self.was_made
+    }
+
     /// The life of the store.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
@@ -207,7 +224,12 @@ impl DataDir {
 
     /// The files beside sled's state.
     pub fn files(&self) -> Files {
-        Files { commit_log: self.commit_log(), snapshots: self.snapshots(), incarnation: self.incarnation }
+        Files {
+            commit_log: self.commit_log(),
+            snapshots: self.snapshots(),
+            sled: self.sled(),
+            incarnation: self.incarnation,
+        }
     }
 
     /// The mark that sled's state may hold half a group.
@@ -336,7 +358,7 @@ fn parse_format(dir: &Path, bytes: &[u8]) -> Result<(Incarnation, Format), DataD
     Ok((Incarnation(incarnation), format))
 }
 
-/// Removes what an interrupted creation left, after making sure that no commit was ever made there.
+/// Removes what an interrupted creation left, after making sure that no store was ever there.
 fn remove_unfinished(dir: &Path) -> Result<(), DataDirError> {
     let not_ours = |what: String| DataDirError::NotOurs { dir: dir.to_owned(), what };
     let access = |source| DataDirError::Access { dir: dir.to_owned(), action: "read", source };
@@ -348,6 +370,10 @@ fn remove_unfinished(dir: &Path) -> Result<(), DataDirError> {
     }
     if CommitLog::has_frames(&dir.join("commit-log")).map_err(access)? {
         return Err(not_ours("it holds commits but has lost its FORMAT file".into()));
+    }
+    // A restored store has one before its first commit.
+    if !SnapshotDir::new(dir.join("snapshots")).list().map_err(access)?.is_empty() {
+        return Err(not_ours("it holds a snapshot but has lost its FORMAT file".into()));
     }
     for unfinished in ["commit-log", "sled", "snapshots"] {
         match fs::remove_dir_all(dir.join(unfinished)) {

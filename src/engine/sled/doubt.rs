@@ -1,4 +1,4 @@
-//! The mark that a read has met damage in sled's state.
+//! The mark that a read, or the decision of a write, has met damage in sled's state.
 //!
 //! The caller who asked got an error, and everybody else goes on; but after an orderly close nothing would be looked at when
 //! the store opens. With the mark the next open checks the whole state, and builds it anew if it is damaged.
@@ -28,7 +28,7 @@ impl Doubt {
         if let Err(StoreError::Corrupt(what)) = &result
             && !self.noted.swap(true, Ordering::Relaxed)
         {
-            tracing::error!(%what, "a read met damage in sled's state; the next start checks all of it");
+            tracing::error!(%what, "a call met damage in sled's state; the next start checks all of it");
             if let Err(error) = durable_file::replace(&self.mark, what.to_string().as_bytes()) {
                 tracing::error!(%error, "the mark for the next start could not be left");
             }

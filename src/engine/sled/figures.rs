@@ -1,8 +1,11 @@
 //! What the store on disk can tell about its work. Written where the work is done, read when somebody looks.
 
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::blobs;
 use super::snapshotter::Snapshot;
 use super::watchdog::Step;
 use crate::figures::{Distribution, Histogram, SIZE_BOUNDS, Timer};
@@ -72,6 +75,7 @@ pub struct SledFigures {
     snapshot_failures: AtomicU64,
     snapshot_bytes: AtomicU64,
     snapshot_unix_seconds: AtomicU64,
+    blobs: AtomicU64,
 }
 
 impl SledFigures {
@@ -89,6 +93,7 @@ impl SledFigures {
             snapshot_failures: AtomicU64::new(0),
             snapshot_bytes: AtomicU64::new(0),
             snapshot_unix_seconds: AtomicU64::new(0),
+            blobs: AtomicU64::new(0),
         }
     }
 
@@ -126,6 +131,20 @@ impl SledFigures {
         self.snapshots.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// sled's directory was looked through; the first files that must not be there are a warning.
+    pub(super) fn look_for_blobs(&self, sled: &Path) -> io::Result<()> {
+        let count = blobs::count(sled)?;
+        if self.blobs.swap(count, Ordering::Relaxed) == 0 && count > 0 {
+            tracing::error!(count, "sled keeps items in files of their own, which it does not sync; make a backup");
+        }
+        Ok(())
+    }
+
+    /// How many items sled keeps in files of their own, which it never syncs. Must be 0.
+    pub fn blobs(&self) -> u64 {
+        self.blobs.load(Ordering::Relaxed)
+    }
+
     /// What was done when it was opened.
     pub fn open(&self) -> OpenFigures {
         self.open
@@ -161,7 +180,7 @@ impl SledFigures {
         self.disk_low.load(Ordering::Relaxed)
     }
 
-    /// The disk's room besides the ballast when it was last asked; `None` when nobody asks.
+    /// The disk's room besides the ballast when it was last asked; `None` when it never answered.
     pub fn free_bytes(&self) -> Option<u64> {
         Some(self.free_bytes.load(Ordering::Relaxed)).filter(|free| *free != u64::MAX)
     }

@@ -1,17 +1,20 @@
-//! Checks the files beside sled: the commit log without a gap, and the newest snapshot whole.
+//! Checks the files beside sled's state: the commit log without a gap, the newest snapshot whole, no blobs.
 //!
 //! Both may be trimmed and replaced while they are read, so a failure counts only when the file that failed is still there.
 
 use std::path::PathBuf;
 
+use super::blobs;
 use super::pacer::{Pacer, Stopped};
 use super::scan_pool::Cancelled;
-use crate::engine::commit_log::{LogError, first_sequence, read_range};
+use crate::engine::commit_log::{LogError, LogProblem, LogReach, check_log, first_sequence, read_range};
 use crate::engine::snapshot::{SnapshotDir, SnapshotError, SnapshotReader};
 use crate::model::Incarnation;
 use crate::store::{StoreError, VerifyProgress};
 
 const BACK_UP: &str = "make a backup now with `profilestore backup`, and restore it into a new data directory when the server is stopped: until then damage to sled cannot be healed";
+const LOST: &str =
+    "restore a backup into a new data directory; the log is the truth, and what it has lost nothing else has";
 const NEXT_SNAPSHOT: &str = "make a backup now with `profilestore backup`, which also makes a new snapshot";
 
 /// While a file is replaced it is looked at again, so many times.
@@ -22,10 +25,46 @@ const ATTEMPTS: usize = 10;
 pub struct Files {
     pub commit_log: PathBuf,
     pub snapshots: SnapshotDir,
+    pub sled: PathBuf,
     pub incarnation: Incarnation,
 }
 
-/// Checks the log up to `applied`, and the newest snapshot.
+/// Checks everything beside a state that nobody serves, whatever the state is worth: the whole log, which must reach what is
+/// known of it, and the newest snapshot.
+pub fn check_offline(
+    files: &Files,
+    reach: LogReach,
+    progress: &VerifyProgress,
+    pacer: &mut Pacer,
+) -> Result<(), StoreError> {
+    check_blobs(files, progress)?;
+    let newest = check_snapshot(files, progress, &Cancelled::default(), pacer)?;
+    if let Some(LogProblem { what, at_end }) = check_log(&files.commit_log, files.incarnation, reach) {
+        progress.add(what, if at_end { LOST } else { BACK_UP });
+    }
+    if let Some(first) = first_sequence(&files.commit_log).map_err(io)? {
+        check_begin(first, newest, progress);
+    }
+    Ok(())
+}
+
+/// sled's files must hold everything but what the log completes.
+fn check_blobs(files: &Files, progress: &VerifyProgress) -> Result<(), StoreError> {
+    let count = blobs::count(&files.sled).map_err(io)?;
+    if count > 0 {
+        progress
+            .add(format!("sled keeps {count} items in files of their own, which it does not sync"), NEXT_SNAPSHOT);
+    }
+    Ok(())
+}
+
+fn check_begin(first: u64, newest: Option<u64>, progress: &VerifyProgress) {
+    if first > 1 && newest.is_none_or(|newest| newest + 1 < first) {
+        progress.add(format!("the commit log begins at {first}, and no whole snapshot reaches so far"), BACK_UP);
+    }
+}
+
+/// Checks the log up to `applied`, and the newest snapshot, while the store goes on.
 pub fn check(
     files: &Files,
     applied: u64,
@@ -33,6 +72,7 @@ pub fn check(
     cancelled: &Cancelled,
     pacer: &mut Pacer,
 ) -> Result<(), StoreError> {
+    check_blobs(files, progress)?;
     let newest = check_snapshot(files, progress, cancelled, pacer)?;
     for _ in 0..ATTEMPTS {
         let first = first_sequence(&files.commit_log).map_err(io)?;
@@ -53,9 +93,7 @@ pub fn check(
             Err(_) if first_sequence(&files.commit_log).map_err(io)? != Some(first) => continue,
             Err(error) => progress.add(error.to_string(), BACK_UP),
         }
-        if first > 1 && newest.is_none_or(|newest| newest + 1 < first) {
-            progress.add(format!("the commit log begins at {first}, and no whole snapshot reaches so far"), BACK_UP);
-        }
+        check_begin(first, newest, progress);
         return Ok(());
     }
     Ok(())

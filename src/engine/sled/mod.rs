@@ -17,6 +17,7 @@
 
 mod answers;
 mod backed_up;
+mod blobs;
 mod check;
 mod commit_thread;
 mod committer;
@@ -36,6 +37,8 @@ mod maintenance;
 mod offline;
 mod open;
 mod pacer;
+mod proven;
+mod read_watch;
 mod rebuild;
 mod recent_records;
 mod repair;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::committer::{Committer, CommitterParts, QueueBounds};
 use super::data_dir::{DataDir, DataDirError};
+use super::doubt::Doubt;
 use super::figures::{OpenFigures, SledFigures};
 use super::group_effect::GroupEffect;
 use super::head::Head;
@@ -87,7 +88,7 @@ impl SledOptions {
             running_scans: 4,
             waiting_scans: 1024,
             sync_timeout: Duration::from_secs(30),
-            check_at_open: CheckAtOpen::AfterCrash,
+            check_at_open: CheckAtOpen::Always,
             snapshots: SnapshotPolicy {
                 after_log_bytes: GIB,
                 retention: Retention { age: Duration::from_secs(24 * 3600), bytes: GIB },
@@ -201,11 +202,13 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
     );
     let figures = OpenFigures { took: started.elapsed(), replayed_groups, check_took, healed, left_open };
     let figures = Arc::new(SledFigures::new(figures));
+    figures.look_for_blobs(&data_dir.sled()).map_err(|source| data_dir.access("read", source))?;
     let checkpoint = Arc::new(AtomicU64::new(applied.sequence));
     let head = Arc::new(Head::new(data_dir.incarnation(), applied.sequence));
     let log_reader = Arc::new(LogReader::new(data_dir.commit_log(), data_dir.incarnation()));
     let holds = Holds::open(data_dir.holds(), data_dir.incarnation(), head.clone(), log_reader.clone());
     let holds = Arc::new(holds.map_err(|source| data_dir.access("read", source))?);
+    let space = Arc::new(SpaceWatch::new(ballast.clone(), figures.clone()));
     let parts = CommitterParts {
         log,
         tree: tree.clone(),
@@ -216,8 +219,9 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         rules: options.rules.clone(),
         observer,
         suspect_mark: data_dir.suspect_mark(),
+        doubt: Doubt::new(data_dir.doubt_mark()),
         checkpoint: checkpoint.clone(),
-        space: SpaceWatch::new(ballast.clone(), figures.clone()),
+        space: space.clone(),
         figures: figures.clone(),
         disk: options.disk.clone(),
     };
@@ -236,7 +240,9 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         held_log_bytes: options.held_log_bytes,
         clock: options.rules.clock.clone(),
         ballast,
+        space,
         checkpoint,
+        sync_timeout: options.sync_timeout,
         state: committer.state().clone(),
         figures: figures.clone(),
     })

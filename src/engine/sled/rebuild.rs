@@ -2,7 +2,8 @@
 //!
 //! The new state is built beside the old one, flushed, and compared with the totals and the digest of the snapshot;
 //! only then it takes the old one's place, and the old one is set aside. If no snapshot with the log behind it, nor the
-//! log alone, gives a whole state, nothing has been changed and the store is refused.
+//! log alone, gives a whole state, nothing has been changed and the store is refused. A state is whole only if it reaches what
+//! the newest snapshot, the mark of the last clean close and the old state prove (`proven.rs`).
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,6 +17,7 @@ use super::open::{OpenError, SledOptions};
 use super::state::{Trouble, apply_rows, guarded, open_log, open_tree};
 use super::tree::Tree;
 use crate::engine::Point;
+use crate::engine::commit_log::LogReach;
 use crate::engine::durable_file;
 use crate::engine::snapshot::{SnapshotError, SnapshotReader, SnapshotRow};
 use crate::store::{Corruption, StoreError};
@@ -31,8 +33,13 @@ pub(super) struct Built {
 }
 
 /// Replaces the state in the data directory; returns how many profiles it holds. `damage` says what is wrong with the
-/// present one.
-pub(super) fn rebuild(data_dir: &DataDir, options: &SledOptions, damage: &str) -> Result<u64, OpenError> {
+/// present one, `reach` what the log must reach.
+pub(super) fn rebuild(
+    data_dir: &DataDir,
+    options: &SledOptions,
+    damage: &str,
+    reach: LogReach,
+) -> Result<u64, OpenError> {
     let started = Instant::now();
     tracing::error!(damage, "sled's state cannot be used; it is built anew from a snapshot and the commit log");
     let access = |source| DataDirError::Access { dir: data_dir.path().to_owned(), action: "written", source };
@@ -41,7 +48,7 @@ pub(super) fn rebuild(data_dir: &DataDir, options: &SledOptions, damage: &str) -
     let mut tried = Vec::new();
     for sequence in newest_first.chain([None]) {
         let from = sequence.map_or("the log alone".to_owned(), |sequence| format!("the snapshot of {sequence}"));
-        match build(data_dir, options, sequence) {
+        match build(data_dir, options, sequence, reach) {
             Ok(Built { applied, replayed_groups }) => {
                 let aside = data_dir.replace_state().map_err(access)?;
                 options.disk.pass(Point::StateReplaced).map_err(access)?;
@@ -70,8 +77,13 @@ pub(super) fn rebuild(data_dir: &DataDir, options: &SledOptions, damage: &str) -
     })
 }
 
-/// Builds the state from a snapshot and the log behind it.
-pub(super) fn build(data_dir: &DataDir, options: &SledOptions, snapshot: Option<u64>) -> Result<Built, Trouble> {
+/// Builds the state from a snapshot and the log behind it, which must reach what is known of it.
+pub(super) fn build(
+    data_dir: &DataDir,
+    options: &SledOptions,
+    snapshot: Option<u64>,
+    reach: LogReach,
+) -> Result<Built, Trouble> {
     build_with(data_dir, options, |tree| {
         let mut applied = nothing_applied();
         if let Some(sequence) = snapshot {
@@ -79,7 +91,7 @@ pub(super) fn build(data_dir: &DataDir, options: &SledOptions, snapshot: Option<
             options.disk.pass(Point::SnapshotLoaded).map_err(|source| data_dir.access("written", source))?;
         }
         let mut replayed_groups = 0;
-        drop(open_log(data_dir, options, tree, &mut applied, &mut replayed_groups)?);
+        drop(open_log(data_dir, options, reach, tree, &mut applied, &mut replayed_groups)?);
         Ok(Built { applied, replayed_groups })
     })
 }

@@ -2,8 +2,10 @@
 //!
 //! The state is built anew from the newest snapshot and the log, as an open does with a damaged one. If that does not give
 //! a whole state, it is built from what the present one still holds under good checksums, and from all of the log. The
-//! present state is set aside. A log that is damaged is not repaired: it is the truth.
+//! present state is set aside. A log that is damaged, or shorter than what the newest snapshot, the mark of a clean close or the
+//! present state prove (`proven.rs`), is not repaired: it is the truth.
 
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -11,11 +13,12 @@ use super::data_dir::DataDir;
 use super::keys::{self, AtId};
 use super::offline::take;
 use super::open::{OpenError, SledOptions};
+use super::proven;
 use super::rebuild::{self, Built};
 use super::scan_pool::Cancelled;
 use super::state::{Trouble, apply_rows, guarded, open_log, open_tree};
 use super::tree::Tree;
-use crate::engine::commit_log::first_sequence;
+use crate::engine::commit_log::{LogReach, first_sequence};
 use crate::engine::decision::CurrentState;
 use crate::engine::entry::split_entry;
 use crate::engine::snapshot::SnapshotRow;
@@ -28,6 +31,9 @@ pub enum Repaired {
     Whole {
         /// How many profiles it holds.
         profiles: u64,
+        /// The end of the log was compared with what the old state had applied, or with the mark of a clean close. Without
+        /// that only the newest snapshot says how far the log must reach.
+        end_was_compared: bool,
     },
     /// From what could still be read.
     Salvaged {
@@ -44,14 +50,21 @@ pub enum Repaired {
 pub fn repair(options: &SledOptions) -> Result<Repaired, OpenError> {
     let data_dir = take(options)?;
     data_dir.snapshots().prepare().map_err(|source| data_dir.access("written", source))?;
-    match rebuild::rebuild(&data_dir, options, "a repair was asked for") {
-        Ok(profiles) => Ok(Repaired::Whole { profiles }),
-        Err(OpenError::CannotRebuild { tried, .. }) => salvage(&data_dir, options, tried),
+    let reach = proven::by_files(&data_dir).map_err(|source| data_dir.access("read", source))?;
+    let reach = proven::with_state(reach, &data_dir, options);
+    match rebuild::rebuild(&data_dir, options, "a repair was asked for", reach) {
+        Ok(profiles) => Ok(Repaired::Whole { profiles, end_was_compared: reach.end_is_known }),
+        Err(OpenError::CannotRebuild { tried, .. }) => salvage(&data_dir, options, reach, tried),
         Err(error) => Err(error),
     }
 }
 
-fn salvage(data_dir: &DataDir, options: &SledOptions, because: String) -> Result<Repaired, OpenError> {
+fn salvage(
+    data_dir: &DataDir,
+    options: &SledOptions,
+    reach: LogReach,
+    because: String,
+) -> Result<Repaired, OpenError> {
     let cannot = |trouble| match trouble {
         Trouble::Refused(error) => error,
         Trouble::Damaged(damage) => {
@@ -74,10 +87,14 @@ fn salvage(data_dir: &DataDir, options: &SledOptions, because: String) -> Result
         let before = begins.unwrap_or(1) - 1;
         apply_rows(tree, &mut applied, std::iter::empty(), before, Default::default())?;
         let mut replayed_groups = 0;
-        drop(open_log(data_dir, options, tree, &mut applied, &mut replayed_groups)?);
+        drop(open_log(data_dir, options, reach, tree, &mut applied, &mut replayed_groups)?);
         Ok(Built { applied, replayed_groups })
     });
     let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
+    if built.is_err() {
+        // Worth nothing; if it stays, the next attempt removes it.
+        let _ = fs::remove_dir_all(data_dir.rebuilt_sled());
+    }
     let profiles = built.map_err(cannot)?.applied.totals.profiles;
     data_dir.replace_state().map_err(|source| data_dir.access("written", source))?;
     Ok(Repaired::Salvaged { profiles, unreadable, because })

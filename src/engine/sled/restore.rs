@@ -12,6 +12,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::data_dir::DataDir;
@@ -20,6 +21,7 @@ use super::open::{OpenError, SledOptions};
 use super::rebuild::{self, Built};
 use super::restore_log::{KeptLog, begin_log};
 use super::state::Trouble;
+use crate::engine::commit_log::LogReach;
 use crate::engine::durable_file;
 use crate::engine::snapshot::{
     SnapshotEnd, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotRow, SnapshotWriter,
@@ -130,12 +132,11 @@ pub fn restore_with_log(file: &Path, log: Option<&KeptLog>, options: &SledOption
     let dir = &options.path;
     let write = |source| RestoreError::Write { dir: dir.clone(), source };
     let was_there = dir.exists();
-    if was_there && let Some(entry) = fs::read_dir(dir).map_err(write)?.next() {
-        let found = entry.map_err(write)?.file_name().to_string_lossy().into_owned();
-        return Err(RestoreError::NotEmpty { dir: dir.clone(), found });
-    }
+    ensure_empty(dir, false)?;
+    durable_file::create_dir(dir).map_err(write)?;
     let staging =
         SledOptions { path: dir.join(RESTORING), canonicalization: header.canonicalization, ..options.clone() };
+    take_staging(dir, &staging.path)?;
     let built = build(file, log, &staging);
     if built.is_err() {
         // Whatever stays has a name under which it does not open.
@@ -149,6 +150,38 @@ pub fn restore_with_log(file: &Path, log: Option<&KeptLog>, options: &SledOption
     Ok(built)
 }
 
+/// Refuses a directory in which something is, but for the staging directory that this restore has made.
+fn ensure_empty(dir: &Path, but_staging: bool) -> Result<(), RestoreError> {
+    let write = |source| RestoreError::Write { dir: dir.to_owned(), source };
+    if !dir.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir).map_err(write)? {
+        let name = entry.map_err(write)?.file_name();
+        if !(but_staging && name == RESTORING) {
+            return Err(RestoreError::NotEmpty { dir: dir.to_owned(), found: name.to_string_lossy().into_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Makes the staging directory, which only one of several restores into one directory can do. What is in the directory is
+/// looked at once more: a restore that has ended meanwhile has taken its own away again.
+fn take_staging(dir: &Path, staging: &Path) -> Result<(), RestoreError> {
+    match fs::DirBuilder::new().mode(0o700).create(staging) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(RestoreError::NotEmpty { dir: dir.to_owned(), found: RESTORING.to_owned() });
+        }
+        Err(source) => return Err(RestoreError::Write { dir: dir.to_owned(), source }),
+    }
+    let others = ensure_empty(dir, true);
+    if others.is_err() {
+        let _ = fs::remove_dir(staging);
+    }
+    others
+}
+
 fn build(file: &Path, log: Option<&KeptLog>, options: &SledOptions) -> Result<Restored, RestoreError> {
     let of_file = |source| RestoreError::File { file: file.to_owned(), source };
     let write = |source| RestoreError::Write { dir: options.path.clone(), source };
@@ -156,7 +189,7 @@ fn build(file: &Path, log: Option<&KeptLog>, options: &SledOptions) -> Result<Re
     data_dir.snapshots().prepare().map_err(write)?;
     let (header, end) = copy(file, &data_dir).map_err(of_file)?;
     let reached = begin_log(log, (&header, &end), &data_dir, options)?;
-    let Built { applied, .. } = match rebuild::build(&data_dir, options, Some(end.sequence)) {
+    let Built { applied, .. } = match rebuild::build(&data_dir, options, Some(end.sequence), LogReach::default()) {
         Ok(built) => built,
         Err(Trouble::Damaged(what)) => return Err(RestoreError::Built(what)),
         Err(Trouble::Refused(error)) => return Err(error.into()),

@@ -14,12 +14,13 @@ use super::data_dir::DataDir;
 use super::group_effect::GroupEffect;
 use super::keys::{self, Applied};
 use super::open::{CheckAtOpen, OpenError, SledOptions};
+use super::proven;
 use super::rebuild;
 use super::scan_pool::Cancelled;
 use super::sync_hook;
 use super::tree::{Tree, is_damage, sled_error};
 use crate::engine::Point;
-use crate::engine::commit_log::{CommitLog, LogError};
+use crate::engine::commit_log::{CommitLog, LogError, LogReach};
 use crate::engine::decision::CurrentState;
 use crate::engine::durable_file;
 use crate::engine::snapshot::SnapshotRow;
@@ -69,16 +70,17 @@ impl<E: Into<OpenError>> From<E> for Trouble {
 /// Opens the state; builds it anew from a snapshot and the log if it is damaged.
 pub(super) fn open(data_dir: &DataDir, options: &SledOptions) -> Result<State, OpenError> {
     let dir = data_dir.sled();
+    let reach = proven::by_files(data_dir).map_err(|source| data_dir.access("read", source))?;
     let damage = match data_dir.suspicion()? {
         Some(suspicion) => suspicion,
-        None => match bring_up(data_dir, &dir, options) {
+        None => match bring_up(data_dir, &dir, options, reach) {
             Ok(state) => return Ok(state),
             Err(Trouble::Refused(error)) => return Err(error),
             Err(Trouble::Damaged(damage)) => damage,
         },
     };
-    rebuild::rebuild(data_dir, options, &damage)?;
-    let healed = bring_up(data_dir, &dir, options).map(|state| State { healed: true, ..state });
+    rebuild::rebuild(data_dir, options, &damage, proven::with_state(reach, data_dir, options))?;
+    let healed = bring_up(data_dir, &dir, options, reach).map(|state| State { healed: true, ..state });
     healed.map_err(|trouble| match trouble {
         Trouble::Refused(error) => error,
         Trouble::Damaged(cause) => OpenError::Sled { dir, cause },
@@ -86,10 +88,10 @@ pub(super) fn open(data_dir: &DataDir, options: &SledOptions) -> Result<State, O
 }
 
 /// One attempt at what is in sled's directory `dir`. Nothing of it stays open after an error.
-pub(super) fn bring_up(data_dir: &DataDir, dir: &Path, options: &SledOptions) -> Result<State, Trouble> {
+fn bring_up(data_dir: &DataDir, dir: &Path, options: &SledOptions, reach: LogReach) -> Result<State, Trouble> {
     let is_new = fs::read_dir(dir).map_err(|source| data_dir.access("read", source))?.next().is_none();
     let tree = open_tree(dir, options.sled_cache_bytes)?;
-    let attempt = guarded(|| bring_up_tree(data_dir, &tree, is_new, options));
+    let attempt = guarded(|| bring_up_tree(data_dir, &tree, is_new, options, reach));
     match attempt {
         Ok((log, applied, replayed_groups, check_took)) => {
             Ok(State { tree, log, applied, replayed_groups, check_took, healed: false })
@@ -104,7 +106,13 @@ pub(super) fn bring_up(data_dir: &DataDir, dir: &Path, options: &SledOptions) ->
 
 type BroughtUp = (CommitLog, Applied, u64, Option<Duration>);
 
-fn bring_up_tree(data_dir: &DataDir, tree: &Tree, is_new: bool, options: &SledOptions) -> Result<BroughtUp, Trouble> {
+fn bring_up_tree(
+    data_dir: &DataDir,
+    tree: &Tree,
+    is_new: bool,
+    options: &SledOptions,
+    reach: LogReach,
+) -> Result<BroughtUp, Trouble> {
     let pass = |point| options.disk.pass(point).map_err(|source| data_dir.access("opened", source));
     pass(Point::SledOpened)?;
     check_sync_hook(tree)?;
@@ -113,7 +121,7 @@ fn bring_up_tree(data_dir: &DataDir, tree: &Tree, is_new: bool, options: &SledOp
         return Err(Trouble::Damaged("it holds profiles but not how far it has come".into()));
     }
     let mut replayed_groups = 0;
-    let log = open_log(data_dir, options, tree, &mut applied, &mut replayed_groups)?;
+    let log = open_log(data_dir, options, reach, tree, &mut applied, &mut replayed_groups)?;
     pass(Point::Replayed)?;
     if replayed_groups > 0 {
         if log.was_closed_cleanly() && !is_new {
@@ -139,22 +147,29 @@ fn bring_up_tree(data_dir: &DataDir, tree: &Tree, is_new: bool, options: &SledOp
     Ok((log, applied, replayed_groups, check_took))
 }
 
-/// Opens the log and replays what the tree has not seen.
+/// Opens the log, which must reach what is known of it, and replays what the tree has not seen.
 pub(super) fn open_log(
     data_dir: &DataDir,
     options: &SledOptions,
+    reach: LogReach,
     tree: &Tree,
     applied: &mut Applied,
     replayed_groups: &mut u64,
 ) -> Result<CommitLog, OpenError> {
     let log_options = options.log_options();
-    let opened =
-        CommitLog::open(&data_dir.commit_log(), data_dir.incarnation(), log_options, applied.sequence, |group| {
+    let opened = CommitLog::open_to(
+        &data_dir.commit_log(),
+        data_dir.incarnation(),
+        log_options,
+        applied.sequence,
+        reach,
+        |group| {
             *replayed_groups += 1;
             let stopped = |error: io::Error| StoreError::Failed { cause: error.to_string() };
             options.disk.pass(Point::ReplayGroup).map_err(stopped)?;
             apply_rows(tree, applied, group.rows(), group.last_sequence(), group.time)
-        });
+        },
+    );
     opened.map_err(OpenError::Log)
 }
 

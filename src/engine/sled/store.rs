@@ -45,8 +45,7 @@ const IN_PLACE_ROWS: usize = 100;
 /// How many look-ups of more ids, and counts of the directory's bytes, run at a time, beside the scans: a few slow scans must
 /// not hold up those who know what they want.
 const RUNNING_LOOK_UPS: u32 = 4;
-/// How many profiles a rebuild of the index handles in one commit: few enough that even the largest stay
-/// under the bound of a commit.
+/// How many profiles a rebuild of the index handles in one commit, so that the largest stay under a commit's bound.
 const REINDEX_PAGE: usize = 50;
 /// Reads of the log that run at a time, each of one page: near its head, and as many elsewhere, so that those who
 /// catch up do not hold up those who are there.
@@ -173,6 +172,7 @@ impl SledStore {
     fn with_tree<T>(&self, read: impl FnOnce(&Tree) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let tree = self.tree.read();
         let Some(tree) = &*tree else { return Err(StoreError::Closed) };
+        let _reading = self.committer.reading();
         // sled panics on some damaged pages; the caller should get an error and not a broken connection.
         let read = catch_unwind(AssertUnwindSafe(|| read(tree)))
             .unwrap_or_else(|_| Err(StoreError::Corrupt(Corruption("sled panicked while it read".into()))));
@@ -310,6 +310,10 @@ impl Store for SledStore {
         self.holds.list().await
     }
 
+    fn has_lost_holds(&self) -> bool {
+        self.holds.were_lost()
+    }
+
     fn watch_head(&self) -> watch::Receiver<Position> {
         self.head.watch()
     }
@@ -337,8 +341,11 @@ impl Store for SledStore {
             Some(data_dir) => data_dir.path().to_owned(),
             None => return Err(StoreError::Closed),
         };
+        let figures = self.figures.clone();
         let count = move |_: &Cancelled| {
-            durable_file::bytes_below(&dir)
+            let looked = figures.look_for_blobs(&dir.join("sled"));
+            looked
+                .and_then(|()| durable_file::bytes_below(&dir))
                 .map_err(|error| StoreError::Failed { cause: format!("the data directory cannot be read: {error}") })
         };
         self.look_ups.run(count).await
@@ -377,8 +384,8 @@ impl Store for SledStore {
         self.closing.stop();
         let (committer, maintenance) = (self.committer.clone(), self.maintenance.clone());
         let closing = tokio::task::spawn_blocking(move || {
-            maintenance.stop();
-            committer.close()
+            let ended = maintenance.stop();
+            committer.close() && ended
         })
         .await;
         self.scans.close().await;
@@ -411,8 +418,8 @@ impl Store for SledStore {
 impl Drop for SledStore {
     /// A store that was not closed still makes what was accepted and lets go of its files.
     fn drop(&mut self) {
-        self.maintenance.stop();
-        if !self.committer.close() {
+        let ended = self.maintenance.stop();
+        if !(self.committer.close() && ended) {
             std::mem::forget(self.tree.get_mut().take());
         }
     }

@@ -66,24 +66,44 @@ impl<'a> Verification<'a> {
 
     /// Makes the check. An error means that its caller has gone away, or that the machine failed.
     pub fn run(mut self) -> Result<VerifyReport, StoreError> {
+        let applied = self.check_state()?;
+        // Without a sequence only the snapshot and the log's beginning can be looked at while others write.
+        let applied = applied.unwrap_or_default();
+        log_check::check(&self.files, applied, &self.progress, self.cancelled, &mut self.pacer)?;
+        Ok(self.report())
+    }
+
+    /// The same for a state that nobody serves, without the files beside it. Says also how far it has come, if that can be
+    /// read.
+    pub fn run_state(mut self) -> Result<(VerifyReport, Option<u64>), StoreError> {
+        let applied = self.check_state()?;
+        Ok((self.report(), applied))
+    }
+
+    fn report(&self) -> VerifyReport {
+        VerifyReport {
+            profiles: self.progress.checked(),
+            index_entries: self.found.entries,
+            problems: self.progress.problems_after(0),
+            unsettled: self.found.unsettled,
+        }
+    }
+
+    fn check_state(&mut self) -> Result<Option<u64>, StoreError> {
         match self.tree.applied() {
             Ok(before) => {
                 for pass in [Self::check_ids, Self::check_entries, Self::check_counters] {
                     self.guarded(pass)?;
                 }
                 self.guarded(|this| this.check_totals(&before))?;
-                let applied = before.sequence;
-                log_check::check(&self.files, applied, &self.progress, self.cancelled, &mut self.pacer)?;
+                Ok(Some(before.sequence))
             }
-            Err(StoreError::Corrupt(what)) => self.progress.add(what.0, REPAIR),
-            Err(error) => return Err(error),
+            Err(StoreError::Corrupt(what)) => {
+                self.progress.add(what.0, REPAIR);
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
-        Ok(VerifyReport {
-            profiles: self.progress.checked(),
-            index_entries: self.found.entries,
-            problems: self.progress.problems_after(0),
-            unsettled: self.found.unsettled,
-        })
     }
 
     /// Damage ends a pass and not the check. sled panics on some damaged pages.

@@ -94,7 +94,7 @@ impl Metrics {
         store::write(&mut page, store, self.sources.page_bytes);
         store::write_held_log(&mut page, held_log, self.sources.held_log_bytes);
         if let Some(bytes) = disk_bytes {
-            store::write_disk_bytes(&mut page, bytes);
+            store::write_disk_bytes(&mut page, bytes, store.inner().figures());
         }
         feed::write(&mut page, store, feed, window.as_ref());
         serving::write_connections(&mut page, serving, limits.connections);

@@ -79,8 +79,10 @@ fn write_pages(page: &mut Page, figures: PageFigures, limit: u64) {
     }
 }
 
-/// Writes the bytes on disk, which take a walk through the directory to know.
-pub fn write_disk_bytes(page: &mut Page, bytes: u64) {
+/// Writes what is on disk, which takes a walk through the directory to know.
+pub fn write_disk_bytes(page: &mut Page, bytes: u64, figures: &SledFigures) {
+    let help = "Items that sled keeps in files of their own, which it does not sync. Must be 0.";
+    page.gauge("profilestore_sled_blobs", help).value(figures.blobs());
     page.gauge("profilestore_disk_bytes", "Bytes of all files in the data directory.").value(bytes);
 }
 
