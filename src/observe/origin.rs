@@ -10,7 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::trace::TraceId;
 use pin_project_lite::pin_project;
 
-use crate::trace::TraceParent;
+use super::traces::TRACEPARENT;
+use crate::trace::{Parent, TraceParent};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A longer one is not taken.
@@ -47,6 +48,8 @@ pub fn cut_all() {
 pub struct Origin {
     /// The caller's `x-request-id`, as it came.
     request_id: Option<HeaderValue>,
+    /// The caller's `traceparent`, as it came.
+    traceparent: Option<HeaderValue>,
     /// The other side of the connection.
     pub peer: Option<SocketAddr>,
     /// The call's span, if its trace is recorded.
@@ -56,7 +59,8 @@ pub struct Origin {
 impl Origin {
     /// The origin of a call that begins on this thread, with its span if its trace is recorded.
     pub fn of(headers: &HeaderMap, trace: Option<TraceParent>) -> Self {
-        Self { request_id: headers.get(&REQUEST_ID).cloned(), peer: PEER.get(), trace }
+        let header = |name| headers.get(name).cloned();
+        Self { request_id: header(&REQUEST_ID), traceparent: header(&TRACEPARENT), peer: PEER.get(), trace }
     }
 
     /// The caller's name for the call. Only letters, digits, `-`, `_` and `.`: others could be an e-mail, or anything.
@@ -71,9 +75,10 @@ impl Origin {
         ALL_CUT.get() || self.peer.is_some_and(|peer| CUT.with_borrow(|cut| cut.contains(&peer)))
     }
 
-    /// The call's trace, if it is recorded.
+    /// The call's trace: the one that is recorded here, or else its caller's.
     pub fn trace_id(&self) -> Option<TraceId> {
-        self.trace.map(|trace| trace.trace_id())
+        let callers = || self.traceparent.as_ref().and_then(|header| Parent::trace_id_in(header.as_bytes()));
+        self.trace.map(|trace| trace.trace_id()).or_else(callers)
     }
 }
 
@@ -132,7 +137,7 @@ mod tests {
         let is_cut = |port| Origin { peer: peer(port), ..Origin::default() }.is_cut();
         cut(peer(1));
         assert!(is_cut(1) && !is_cut(2) && !Origin::default().is_cut());
-        drop(with_peer(peer(1), std::future::ready(())));
+        let _ = with_peer(peer(1), std::future::ready(()));
         assert!(!is_cut(1));
         (1..=1000).for_each(|port| cut(peer(port)));
         assert!(is_cut(1000) && CUT.with_borrow(VecDeque::len) == MAX_CUT);

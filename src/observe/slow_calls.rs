@@ -17,14 +17,16 @@ pub const TARGET: &str = "profilestore::calls";
 pub struct SlowCalls {
     /// A call that takes longer is slow; zero for none.
     threshold: Duration,
+    /// Whether those that fail have lines.
+    tells_failed: bool,
     slow: Mutex<Pace>,
     failed: Mutex<Pace>,
 }
 
 impl SlowCalls {
-    /// Lines for calls that take longer than `threshold` (zero for none), and for those that fail.
-    pub fn new(threshold: Duration) -> Self {
-        Self { threshold, slow: Mutex::default(), failed: Mutex::default() }
+    /// Lines for calls that take longer than `threshold` (zero for none), and for those that fail if they are wanted.
+    pub fn new(threshold: Duration, tells_failed: bool) -> Self {
+        Self { threshold, tells_failed, slow: Mutex::default(), failed: Mutex::default() }
     }
 
     fn is_slow(&self, call: &EndedCall) -> bool {
@@ -34,7 +36,7 @@ impl SlowCalls {
 
 impl CallSink for SlowCalls {
     fn ended(&self, call: &EndedCall) {
-        let failed = call.code.is_server_error();
+        let failed = self.tells_failed && call.code.is_server_error();
         if !failed && !self.is_slow(call) {
             return;
         }

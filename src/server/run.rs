@@ -24,7 +24,7 @@ use crate::feed::Feed;
 use crate::observe::panics;
 use crate::observe::slowest_calls::SlowestCalls;
 use crate::observe::traces::{Exporter, TraceError};
-use crate::observe::{Calls, Observer, SlowCalls};
+use crate::observe::{Calls, Observer};
 use crate::rpc;
 use crate::store::{Store, StoreError, StoreState};
 
@@ -158,7 +158,9 @@ impl Server {
             };
             routes = routes.merge(status_page::routes(sources, figures_end.clone()));
         }
-        observer = observer.with_sink(Arc::new(SlowCalls::new(settings.observe.slow_request)));
+        if let Some(lines) = settings.observe.lines() {
+            observer = observer.with_sink(Arc::new(lines));
+        }
         for variable in otel_variables::standard().unusable {
             tracing::warn!(variable, "a variable of OpenTelemetry has a value that cannot be used here");
         }
