@@ -7,7 +7,7 @@ Start as many as you like: the workers of a group share its messages, and each m
 acknowledges a message when its work is done. What a worker has taken when it dies goes to another one after --ack-wait
 seconds, so a message can be worked on twice: work must bear that. With several workers two changes of one profile can
 also be worked on in either order; keep the `sequence` of the last one beside what you keep of a profile, and leave out what
-is older. --filter 'profiles.*.com.example.>' takes only the messages of one domain and its subdomains.
+is not newer. (The events of a store that was restored from a backup are newer than those before.) --filter 'profiles.*.com.example.>' takes only the messages of one domain and its subdomains.
 """
 
 import argparse

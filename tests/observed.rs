@@ -18,12 +18,14 @@ use profilestore::feed::{Feed, Filter, Step};
 use profilestore::model::Canonicalization;
 use profilestore::observe::{CallSink, Calls, Code, EndedCall, Method, Observer, Traffic};
 use profilestore::pb;
+use profilestore::pb::profile_service_client::ProfileServiceClient;
 use profilestore::rpc::{self, Services};
 use profilestore::server::serving::{ServingFigures, ServingLimits, serve_counted};
 use profilestore::store::{AnswerSource, NoObserver, Scope, Store};
 use prost::Message;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -168,6 +170,53 @@ async fn a_call_that_is_given_up_before_its_answer_is_cancelled() {
     drop(call);
     let told = fixture.told();
     assert_eq!((told.len(), told[0].code), (1, Code::CANCELLED));
+}
+
+#[tokio::test]
+async fn a_call_that_panics_is_the_servers_fault() {
+    let fixture = Fixture::new().await;
+    let mut stack = fixture.services.stack();
+    let defect = http_body_util::StreamBody::new(futures_util::stream::poll_fn(
+        |_| -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, std::convert::Infallible>>> {
+            panic!("wanted")
+        },
+    ));
+    let request = request(&format!("{PROFILES}/GetProfile"), &get("hot")).map(|_| defect);
+    let call = tower::Service::call(&mut stack, request);
+    // As a serving thread runs it.
+    let ended = LocalSet::new().run_until(async { tokio::task::spawn_local(call).await }).await;
+    assert!(ended.is_err_and(|error| error.is_panic()));
+    let told = fixture.told();
+    assert_eq!((told.len(), told[0].code), (1, Code::INTERNAL));
+    assert!(told[0].code.is_server_error(), "it leaves a line and counts against the budget");
+    assert_eq!(fixture.calls.figures().of(Method::GET_PROFILE).in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_call_whose_connection_the_server_cuts_is_not_the_callers_doing() {
+    let soon = Duration::from_millis(20);
+    let day = Duration::from_secs(86_400);
+    let limits = ServingLimits { drain_timeout: soon, connection_age: day, ..ServingLimits::default() };
+    let too_old = ServingLimits { connection_age: soon, connection_age_grace: soon, ..limits };
+    for (cut, limits) in [("shutdown", limits), ("too old", too_old)] {
+        let fixture = Fixture::new().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (figures, shutdown) = (Arc::<ServingFigures>::default(), CancellationToken::new());
+        let serving = serve_counted(listener, fixture.services.stack(), 1, limits, figures, shutdown.clone());
+        let serving = tokio::spawn(serving);
+        let mut client = ProfileServiceClient::connect(format!("http://{address}")).await.unwrap();
+        let mut changes = client.watch_profiles(watch()).await.unwrap().into_inner();
+        while changes.message().await.unwrap().unwrap().events.is_empty() {}
+        if cut == "shutdown" {
+            shutdown.cancel();
+        }
+        while changes.message().await.is_ok_and(|message| message.is_some()) {}
+        shutdown.cancel();
+        serving.await.unwrap().unwrap();
+        let told = fixture.told();
+        assert_eq!((told.len(), told[0].code), (1, Code::UNAVAILABLE), "{cut}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

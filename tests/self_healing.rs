@@ -7,6 +7,8 @@ mod closed;
 mod damage;
 #[path = "self_healing/disk.rs"]
 mod disk;
+#[path = "self_healing/lost_holds.rs"]
+mod lost_holds;
 #[path = "self_healing/snapshots.rs"]
 mod snapshots;
 #[path = "self_healing/trimming.rs"]

@@ -22,6 +22,8 @@ mod paging;
 mod reads;
 #[path = "wire/reflection_and_health.rs"]
 mod reflection_and_health;
+#[path = "wire/status.rs"]
+mod status;
 #[path = "wire/stores.rs"]
 mod stores;
 #[path = "wire/streams.rs"]

@@ -22,6 +22,8 @@ const PACE: u64 = 5000;
 const TICK: Duration = Duration::from_millis(2);
 const ROUND_TIME: Duration = Duration::from_secs(3);
 const ROUNDS: usize = 5;
+/// How long after the last write the last event may come.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// What makes this program the watchers; their address and domains follow.
 pub const WATCH: &str = "--watch";
 
@@ -72,6 +74,7 @@ async fn round(bench: &Bench, count: usize, domains: usize, figures: &mut Figure
     let (mut ticks, mut writes) = (tokio::time::interval(TICK), JoinSet::new());
     // A put that changes nothing makes no event, so no two are alike.
     static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let first = NUMBER.load(Ordering::Relaxed);
     while started.elapsed() < ROUND_TIME {
         ticks.tick().await;
         for _ in 0..PACE * TICK.as_millis() as u64 / 1000 {
@@ -86,7 +89,12 @@ async fn round(bench: &Bench, count: usize, domains: usize, figures: &mut Figure
     let mut latencies = writes.join_all().await;
     let seconds = started.elapsed().as_secs_f64();
     figures.cores.push((cpu_seconds() - cpu) / seconds);
-    figures.events.push(watchers.map_or(0, Watchers::stop) as f64 / seconds);
+    let written = NUMBER.load(Ordering::Relaxed) - first;
+    // Each domain has as many watchers as the others, and each change is an event for those of its domain.
+    let expected = count.checked_div(domains).map_or(0, |watchers| watchers as u64 * written);
+    let events = watchers.map_or(0, |watchers| watchers.stop(expected));
+    assert_eq!(events, if count > 0 { expected } else { 0 }, "events of {written} changes for {count} watchers");
+    figures.events.push(events as f64 / seconds);
     latencies.sort_by(f64::total_cmp);
     figures.mean_us.push(latencies.iter().sum::<f64>() / latencies.len() as f64);
     figures.median_us.push(latencies[latencies.len() / 2]);
@@ -124,9 +132,11 @@ impl Watchers {
         Self(child)
     }
 
-    /// Ends them; returns the number of events that they saw.
-    fn stop(mut self) -> u64 {
-        drop(self.0.stdin.take());
+    /// Ends them when they have seen so many events, or when these do not come; returns how many they saw.
+    fn stop(mut self, expected: u64) -> u64 {
+        let mut input = self.0.stdin.take().expect("a pipe");
+        input.write_all(expected.to_string().as_bytes()).expect("is told what to wait for");
+        drop(input);
         let mut count = String::new();
         self.0.stdout.take().expect("a pipe").read_to_string(&mut count).expect("says what it saw");
         self.0.wait().expect("ends");
@@ -134,7 +144,7 @@ impl Watchers {
     }
 }
 
-/// Watches until the standard input ends, and says how many events there were.
+/// Watches until the standard input, a number, ends and so many events have come, and says how many there were.
 pub async fn watch(mut arguments: impl Iterator<Item = String>) {
     let mut argument = || arguments.next().expect("an argument");
     let (address, count, domains) = (argument(), argument(), argument());
@@ -162,8 +172,11 @@ pub async fn watch(mut arguments: impl Iterator<Item = String>) {
     }
     println!("ready");
     std::io::stdout().flush().expect("writes");
-    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()).expect("reads"))
-        .await
-        .expect("ends");
+    let expected = tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin()).expect("reads"));
+    let expected: u64 = expected.await.expect("ends").parse().expect("a number");
+    let told = Instant::now();
+    while seen.load(Ordering::Relaxed) < expected && told.elapsed() < PATIENCE {
+        tokio::time::sleep(TICK).await;
+    }
     println!("{}", seen.load(Ordering::Relaxed));
 }

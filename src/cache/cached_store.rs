@@ -24,6 +24,9 @@ pub const OUTCOME: &str = "profilestore.cache";
 /// How long a caller waits for another's load before it loads by itself. A load that takes so long is not
 /// getting on, perhaps because nobody polls its future.
 pub const JOIN_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a caller waits for changes under way to become visible before it asks the store all the same. They take some
+/// milliseconds, unless the engine has failed between.
+const SETTLE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// A store that answers reads of single profiles from a cache where it can.
 ///
@@ -57,19 +60,29 @@ impl<S: Store> CachedStore<S> {
 
 impl<S: Store> Store for CachedStore<S> {
     async fn get(&self, id: &ProfileId) -> Result<Option<Record>, StoreError> {
+        let mut may_wait = true;
         loop {
             let look_up = trace::step(LOOK_UP);
-            let begun = self.cache.begin(id);
+            let begun = self.cache.begin(id, may_wait);
             let (source, word) = match &begun {
                 Begun::Known(Some(_)) => (AnswerSource::Cache, "hit"),
                 Begun::Known(None) => (AnswerSource::Negative, "negative"),
                 Begun::Bypass | Begun::Lead(_) => (AnswerSource::Store, "miss"),
                 Begun::Join(_) => (AnswerSource::Store, "joined"),
+                Begun::Settling(_) => (AnswerSource::Store, "settling"),
             };
             look_up.end(OUTCOME, word);
             source::note(source);
             match begun {
                 Begun::Known(record) => return Ok(record),
+                Begun::Settling(settled) => {
+                    // The store inside would let this thread sleep until its batch is applied, and everybody on it.
+                    // Once: what is changed again and again must not be waited for again and again.
+                    may_wait = false;
+                    if tokio::time::timeout(SETTLE_PATIENCE, settled).await.is_err() {
+                        self.cache.give_settling_up(id);
+                    }
+                }
                 Begun::Bypass => return within("store.get", self.inner.get(id)).await,
                 Begun::Lead(leader) => {
                     let loaded = within("store.get", self.inner.get(id)).await;
@@ -160,6 +173,10 @@ impl<S: Store> Store for CachedStore<S> {
 
     async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
         self.inner.holds().await
+    }
+
+    fn has_lost_holds(&self) -> bool {
+        self.inner.has_lost_holds()
     }
 
     fn watch_head(&self) -> watch::Receiver<Position> {

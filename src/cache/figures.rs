@@ -27,6 +27,10 @@ pub struct CacheFigures {
     pub bytes: u64,
     /// The bound on those bytes.
     pub capacity_bytes: u64,
+    /// The ages of all records when they were hit, together.
+    pub ages_at_hit: Duration,
+    /// The ages of all records when they were evicted, together.
+    pub ages_at_eviction: Duration,
     /// The mean age of records when they were hit; zero without hits.
     pub mean_age_at_hit: Duration,
     /// The mean age of records when they were evicted; zero without evictions. Records that nobody asked for
@@ -75,6 +79,8 @@ impl Tallies {
             refused_fills: self.refused_fills,
             evictions: self.evictions,
             expirations: self.expirations,
+            ages_at_hit: self.hit_age,
+            ages_at_eviction: self.evicted_age,
             mean_age_at_hit: mean(self.hit_age, self.hits),
             mean_age_at_eviction: mean(self.evicted_age, self.evictions),
             ..CacheFigures::default()

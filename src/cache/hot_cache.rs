@@ -6,6 +6,7 @@ use std::time::Duration;
 
 #[cfg(not(test))]
 use parking_lot::Mutex;
+use tokio::sync::futures::OwnedNotified;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -56,6 +57,7 @@ pub(super) enum Begun<'a> {
     Known(Option<Record>),
     Join(watch::Receiver<Option<Loaded>>),
     Lead(Leader<'a>),
+    Settling(OwnedNotified),
     Bypass,
 }
 
@@ -84,25 +86,34 @@ impl HotCache {
         self.shard(id).lock().lookup(id, Instant::now())
     }
 
-    /// The records of all these ids if all of them are here and none is there twice, at once. Counts them as hits only
-    /// then: otherwise they are counted where the store is asked.
+    /// The records of all these ids if all of them are here and none is there twice, at once.
     pub fn lookup_all(&self, ids: &[&str]) -> Option<Vec<Record>> {
+        let mut records = Vec::with_capacity(ids.len());
+        self.look_at_all(ids, |record| records.push(record.clone())).then_some(records)
+    }
+
+    /// Shows `look` the records of these ids, one by one and under the locks of their shards, as long as they are here and none
+    /// is there twice. Whether that was so for all. Counts them as hits only then: otherwise they are counted where the
+    /// store is asked.
+    pub fn look_at_all(&self, ids: &[&str], look: impl FnMut(&Record)) -> bool {
+        self.looked_at_all(ids, look).is_some()
+    }
+
+    fn looked_at_all(&self, ids: &[&str], mut look: impl FnMut(&Record)) -> Option<()> {
         let now = Instant::now();
         let mut hit_age = Duration::ZERO;
-        let mut records = Vec::with_capacity(ids.len());
         let mut seen = Distinct::new(ids);
         for (place, id) in ids.iter().enumerate() {
             let hash = self.hasher.hash_one(*id);
             if !seen.is_new(place, hash) {
                 return None;
             }
-            let (record, age) = self.shard_of(hash).lock().find_record(id, now)?;
-            records.push(record);
+            let ((), age) = self.shard_of(hash).lock().look_at_record(id, now, &mut look)?;
             hit_age += age;
         }
         // The shards' counts are only ever added up, so any shard can keep these.
-        self.shard(ids.first()?).lock().count_hits(records.len() as u64, hit_age);
-        Some(records)
+        self.shard(ids.first()?).lock().count_hits(ids.len() as u64, hit_age);
+        Some(())
     }
 
     /// What the cache holds and has done.
@@ -141,14 +152,20 @@ impl HotCache {
         self.shards.iter().for_each(|shard| shard.lock().close());
     }
 
-    /// Begins a read of one id.
-    pub(super) fn begin<'a>(&'a self, id: &'a ProfileId) -> Begun<'a> {
-        match self.shard(id.as_str()).lock().start(id, Instant::now()) {
+    /// Begins a read of one id, which may wait for changes under way or not.
+    pub(super) fn begin<'a>(&'a self, id: &'a ProfileId, may_wait: bool) -> Begun<'a> {
+        match self.shard(id.as_str()).lock().start(id, may_wait, Instant::now()) {
             Start::Known(record) => Begun::Known(record),
             Start::Join(result) => Begun::Join(result),
             Start::Lead(token, result) => Begun::Lead(Leader { cache: self, id, token, result }),
+            Start::Settling(settled) => Begun::Settling(settled),
             Start::Bypass => Begun::Bypass,
         }
+    }
+
+    /// Says that the changes under way beside this id take too long to wait for.
+    pub(super) fn give_settling_up(&self, id: &ProfileId) {
+        self.shard(id.as_str()).lock().give_settling_up();
     }
 
     /// Begins a read of one id among many: what is known, or else the right to fill, if there is one.
@@ -211,10 +228,11 @@ impl CommitObserver for HotCache {
 
     fn after_apply(&self, changes: &[Change]) {
         let now = Instant::now();
-        for change in changes {
-            self.shard(change.id.as_str()).lock().settle(change, now);
-        }
+        let settle = |change: &Change| self.shard(change.id.as_str()).lock().settle(change, now);
+        let waiting: Vec<_> = changes.iter().filter_map(settle).collect();
         self.pages.settle(changes);
+        // Without a lock.
+        waiting.iter().for_each(|waiting| waiting.notify_waiters());
     }
 }
 

@@ -114,6 +114,11 @@ impl<V: Clone> LruRegion<V> {
 
     /// The value of an id, which counts as used now.
     pub fn get(&mut self, id: &str, now: Instant) -> Found<V> {
+        self.get_with(id, now, V::clone)
+    }
+
+    /// What `look` makes of the value of an id, which counts as used now.
+    pub fn get_with<R>(&mut self, id: &str, now: Instant, look: impl FnOnce(&V) -> R) -> Found<R> {
         let entry = match self.protected.entries.get(id) {
             Some(entry) => entry,
             None => match self.probation.entries.peek_mut(id) {
@@ -125,7 +130,7 @@ impl<V: Clone> LruRegion<V> {
             },
         };
         if entry.until > now {
-            return Found::Live(entry.value.clone(), now.duration_since(entry.since));
+            return Found::Live(look(&entry.value), now.duration_since(entry.since));
         }
         self.remove(id, now);
         Found::Expired

@@ -25,10 +25,13 @@
 //!    2 would let that load fill the cache: then nothing has changed since the load began, and its result
 //!    is no older than the caller's own would be. When the loading caller goes away, the others try again;
 //!    when it does not get on for [`JOIN_PATIENCE`], they load by themselves.
-//! 6. *Closed is empty.* Closing empties every shard for good; from then on the store inside answers.
+//! 6. *No thread sleeps for a change.* A miss beside changes under way waits until they are visible, and tries once more: the
+//!    id of a hot record is among them by rule 1, and a store inside may let readers of its own sleep meanwhile.
+//! 7. *Closed is empty.* Closing empties every shard for good; from then on the store inside answers.
 //!
 //! An engine that fails between `before_apply` and `after_apply` leaves the touched shards pending for ever. They
-//! then cache nothing, and what is visible is again only what the store inside says.
+//! then cache nothing, nobody waits for them after the first who waited in vain, and what is visible is again only what
+//! the store inside says.
 //!
 //! # Bounds
 //!
@@ -56,4 +59,4 @@ pub use cached_store::{CachedStore, JOIN_PATIENCE, LOOK_UP, OUTCOME};
 pub use figures::CacheFigures;
 pub use hot_cache::{HotCache, Lookup};
 pub use options::CacheOptions;
-pub use page_cache::{PageCache, Ticket};
+pub use page_cache::{PageCache, PageFigures, Ticket};

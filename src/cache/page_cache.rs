@@ -67,6 +67,21 @@ struct Shard {
     pages: LruCache<Box<[u8]>, Page>,
     /// The hashes of requests that were answered once.
     seen: Box<[u64]>,
+    hits: u64,
+    misses: u64,
+}
+
+/// What the kept pages are and were good for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PageFigures {
+    /// Pages now.
+    pub pages: u64,
+    /// What they take, in bytes.
+    pub bytes: u64,
+    /// Requests that a kept page answered.
+    pub hits: u64,
+    /// Requests that found none, or one that was no longer current.
+    pub misses: u64,
 }
 
 struct Page {
@@ -98,6 +113,8 @@ impl PageCache {
                 bytes: 0,
                 pages: LruCache::unbounded(),
                 seen: vec![0; SEEN].into(),
+                hits: 0,
+                misses: 0,
             })
         };
         Self {
@@ -113,11 +130,16 @@ impl PageCache {
             return None;
         }
         let mut shard = self.shard(self.hasher.hash_one(request)).lock();
-        let page = shard.pages.get(request)?;
-        if self.word(page.ticket.slot) == page.ticket.word {
-            return Some(page.kept.clone());
+        let shard = &mut *shard;
+        match shard.pages.get(request) {
+            Some(page) if self.word(page.ticket.slot) == page.ticket.word => {
+                shard.hits += 1;
+                return Some(page.kept.clone());
+            }
+            Some(_) => shard.remove(request),
+            None => {}
         }
-        shard.remove(request);
+        shard.misses += 1;
         None
     }
 
@@ -168,6 +190,19 @@ impl PageCache {
             shard.bytes = 0;
             shard.pages.clear();
         }
+    }
+
+    /// What is kept now, and what came of all requests.
+    pub fn figures(&self) -> PageFigures {
+        self.shards.iter().fold(PageFigures::default(), |sum, shard| {
+            let shard = shard.lock();
+            PageFigures {
+                pages: sum.pages + shard.pages.len() as u64,
+                bytes: sum.bytes + shard.bytes as u64,
+                hits: sum.hits + shard.hits,
+                misses: sum.misses + shard.misses,
+            }
+        })
     }
 
     /// The number of pages and what they take, in bytes.

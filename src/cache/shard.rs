@@ -4,9 +4,11 @@
 //! as in the module's documentation.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::futures::OwnedNotified;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::figures::Tallies;
@@ -33,18 +35,31 @@ pub enum Start {
     Join(watch::Receiver<Option<Loaded>>),
     /// The caller loads, for all who join.
     Lead(FillToken, watch::Sender<Option<Loaded>>),
+    /// Changes are under way; the caller tries again when this is over, when all of them are visible.
+    Settling(OwnedNotified),
     /// The caller loads for itself alone.
     Bypass,
 }
 
+/// Who waits for the changes under way.
+#[derive(Debug)]
+enum Settling {
+    Nobody,
+    /// Those who are notified here.
+    Some(Arc<Notify>),
+    /// It took too long for one; until the changes are visible nobody waits.
+    GivenUp,
+}
+
 /// A part of the cache.
 pub struct Shard {
-    /// False in a cache of no size, and after closing: then the shard stays empty (rule 6).
+    /// False in a cache of no size, and after closing: then the shard stays empty (rule 7).
     open: bool,
     /// Moves with every change that is announced or applied.
     generation: u64,
     /// The changes that were announced and not yet applied.
     pending: u64,
+    settling: Settling,
     records: LruRegion<Record>,
     /// Profiles that do not exist, each with the revision that removed it, or 0 when a load did not find it.
     absences: LruRegion<Revision>,
@@ -76,6 +91,7 @@ impl Shard {
             open: share.caches(),
             generation: 0,
             pending: 0,
+            settling: Settling::Nobody,
             records: LruRegion::new(share.max_bytes, share.max_entries),
             absences: LruRegion::new(usize::MAX, share.negative_entries),
             displaced: HashMap::new(),
@@ -101,8 +117,18 @@ impl Shard {
 
     /// A record that is here, and its age. Does not count it as a hit.
     pub fn find_record(&mut self, id: &str, now: Instant) -> Option<(Record, Duration)> {
-        match self.records.get(id, now) {
-            Found::Live(record, age) => return Some((record, age)),
+        self.look_at_record(id, now, Record::clone)
+    }
+
+    /// What `look` makes of a record that is here, and its age. Does not count it as a hit.
+    pub fn look_at_record<R>(
+        &mut self,
+        id: &str,
+        now: Instant,
+        look: impl FnOnce(&Record) -> R,
+    ) -> Option<(R, Duration)> {
+        match self.records.get_with(id, now, look) {
+            Found::Live(seen, age) => return Some((seen, age)),
             Found::Expired => self.tallies.expirations += 1,
             Found::Nothing => {}
         }
@@ -115,13 +141,17 @@ impl Shard {
         self.tallies.hit_age += ages;
     }
 
-    /// Begins a read of one id.
-    pub fn start(&mut self, id: &ProfileId, now: Instant) -> Start {
+    /// Begins a read of one id, which may wait for changes under way or not.
+    pub fn start(&mut self, id: &ProfileId, may_wait: bool, now: Instant) -> Start {
         match self.lookup(id.as_str(), now) {
             Lookup::Hit(record) => return Start::Known(Some(record)),
             Lookup::Absent => return Start::Known(None),
-            Lookup::Miss => self.tallies.misses += 1,
+            Lookup::Miss => {}
         }
+        if may_wait && let Some(settled) = self.settled() {
+            return Start::Settling(settled);
+        }
+        self.tallies.misses += 1;
         let Some(token) = self.token() else { return Start::Bypass };
         if let Some(flight) = self.flights.get(id).filter(|flight| flight.token == token) {
             self.tallies.joins += 1;
@@ -141,6 +171,29 @@ impl Shard {
                 self.tallies.misses += 1;
                 Err(self.token())
             }
+        }
+    }
+
+    /// Where to wait until the changes under way are visible, if there are any to wait for.
+    fn settled(&mut self) -> Option<OwnedNotified> {
+        if !self.open || self.pending == 0 {
+            return None;
+        }
+        match &self.settling {
+            Settling::GivenUp => None,
+            Settling::Some(waiting) => Some(waiting.clone().notified_owned()),
+            Settling::Nobody => {
+                let waiting = Arc::new(Notify::new());
+                self.settling = Settling::Some(waiting.clone());
+                Some(waiting.notified_owned())
+            }
+        }
+    }
+
+    /// Lets nobody wait any more until the changes under way are visible.
+    pub fn give_settling_up(&mut self) {
+        if self.pending > 0 {
+            self.settling = Settling::GivenUp;
         }
     }
 
@@ -178,11 +231,24 @@ impl Shard {
         }
     }
 
-    /// A change has become visible: brings its id back if it was here (rule 3).
-    pub fn settle(&mut self, change: &Change, now: Instant) {
+    /// A change has become visible: brings its id back if it was here (rule 3). After the last one under way it
+    /// returns whom to notify.
+    pub fn settle(&mut self, change: &Change, now: Instant) -> Option<Arc<Notify>> {
         debug_assert!(self.pending > 0, "a change is announced before it is applied");
         self.pending = self.pending.saturating_sub(1);
         self.generation += 1;
+        self.bring_back(change, now);
+        if self.pending > 0 { None } else { self.end_settling() }
+    }
+
+    fn end_settling(&mut self) -> Option<Arc<Notify>> {
+        match std::mem::replace(&mut self.settling, Settling::Nobody) {
+            Settling::Some(waiting) => Some(waiting),
+            Settling::Nobody | Settling::GivenUp => None,
+        }
+    }
+
+    fn bring_back(&mut self, change: &Change, now: Instant) {
         let Some(displaced) = self.displaced.get_mut(&change.id) else { return };
         displaced.pending -= 1;
         if is_current(change.revision, displaced.newest.as_ref().map(|(revision, _)| *revision)) {
@@ -221,13 +287,16 @@ impl Shard {
         }
     }
 
-    /// Empties the shard for good (rule 6).
+    /// Empties the shard for good (rule 7).
     pub fn close(&mut self) {
         self.open = false;
         self.generation += 1;
         self.records.clear();
         self.absences.clear();
         self.displaced.clear();
+        if let Some(waiting) = self.end_settling() {
+            waiting.notify_waiters();
+        }
     }
 
     /// The counts so far.
@@ -311,7 +380,10 @@ mod tests {
         shard.fill(&id(), Some(&record(1)), shard.token().unwrap(), now);
         shard.displace(&id(), now);
         assert_eq!(shard.token(), None);
-        assert!(matches!(shard.start(&id(), now), Start::Bypass));
+        assert!(matches!(shard.start(&id(), false, now), Start::Bypass));
+        assert!(matches!(shard.start(&id(), true, now), Start::Settling(_)));
+        shard.give_settling_up();
+        assert!(matches!(shard.start(&id(), true, now), Start::Bypass), "one has waited too long");
         shard.displace(&id(), now);
         shard.settle(&change(3, Some(record(3))), now);
         assert_eq!((shard.token(), shard.lookup("a", now)), (None, Lookup::Miss));

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+
 use crate::cache::{CacheOptions, CachedStore, HotCache, Lookup};
 use crate::engine::EngineRules;
 use crate::engine::memory::MemoryStore;
 use crate::model::limits::MAX_COMMIT_WRITES;
-use crate::model::{Canonicalization, Draft, Precondition, Profile, ProfileId, Record, Write};
-use crate::store::{Commit, PageBounds, Scope, Store, StoreError};
+use crate::model::{Canonicalization, Change, Draft, Precondition, Profile, ProfileId, Record, Revision, Write};
+use crate::store::{Commit, CommitObserver, PageBounds, Scope, Store, StoreError};
 
 fn store(options: CacheOptions) -> CachedStore<MemoryStore> {
     with_cache(HotCache::new(options))
@@ -259,4 +261,51 @@ fn ids_that_are_there_twice_are_found_whatever_their_hashes() {
             .collect();
         assert!(new[..300].iter().all(|new| *new) && new[300..].iter().all(|new| !new));
     }
+}
+
+/// A change that removes a profile, as an engine announces it.
+fn removal(key: &str) -> Change {
+    Change {
+        revision: Revision(7),
+        id: id(key),
+        record: None,
+        previous_bytes: Some(1),
+        previous_revision: Some(Revision(1)),
+        previous_index_key: None,
+        trace: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_get_beside_a_change_waits_until_it_is_visible() {
+    let store = store(CacheOptions::default());
+    commit(&store, vec![put("a", "old")]).await;
+    warm(&store, "a").await;
+    let change = removal("a");
+    store.cache().before_apply(std::slice::from_ref(&change));
+    let misses = store.figures().misses;
+    let mut gets = Vec::new();
+    for _ in 0..3 {
+        let mut get = Box::pin(name(&store, "a"));
+        assert!(futures_util::poll!(&mut get).is_pending(), "the store inside is not asked");
+        gets.push(get);
+    }
+    store.cache().after_apply(&[change]);
+    for get in gets {
+        assert_eq!(get.now_or_never(), Some(None), "it is answered from the cache");
+    }
+    assert_eq!(store.figures().misses, misses);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_never_becomes_visible_is_waited_for_once_and_not_for_long() {
+    let store = store(CacheOptions::default());
+    commit(&store, vec![put("a", "old")]).await;
+    warm(&store, "a").await;
+    let change = removal("a");
+    store.cache().before_apply(&[change]);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(name(&store, "a").await.as_deref(), Some("old"), "the store inside is asked in the end");
+    assert_eq!(begun.elapsed().as_millis(), 100);
+    assert_eq!(name(&store, "a").now_or_never().flatten().as_deref(), Some("old"));
 }

@@ -50,9 +50,10 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         }
     });
     if let Err(error) = &result
-        && matches!(error.downcast_ref(), Some(ServeError::StoreFailed { .. }))
+        && matches!(error.downcast_ref(), Some(ServeError::StoreFailed { .. } | ServeError::Close(_)))
     {
-        // sled panics when it is dropped after a failed write, so nothing is dropped any more.
+        // sled panics when it is dropped after a failed write, and what waits for the disk does not end, so nothing is
+        // dropped any more.
         eprintln!("profilestore: {error:#}");
         std::process::exit(1);
     }
@@ -76,9 +77,11 @@ fn load(args: &ServeArgs) -> anyhow::Result<Settings> {
 /// settings change nothing.
 async fn reload(args: &ServeArgs, mut hang_ups: Signal) -> Infallible {
     while hang_ups.recv().await.is_some() {
-        let taken = load(args).and_then(|settings| Ok((log_filter::set(&settings.log.filter)?, settings.log.filter)));
+        let taken = load(args)
+            .and_then(|settings| Ok((log_filter::set(&settings.log.filter, "SIGHUP")?, settings.log.filter)));
         match taken {
-            Ok((true, filter)) => tracing::warn!(filter, "the log filter was changed"),
+            // Told where it was made.
+            Ok((true, _)) => {}
             Ok((false, filter)) => tracing::info!(filter, "the log filter stays as it is"),
             Err(error) => {
                 let error = format!("{error:#}");

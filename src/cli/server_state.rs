@@ -59,7 +59,7 @@ struct Status {
     profile_count: i64,
     domain_count: i64,
     live_bytes: i64,
-    disk_bytes: i64,
+    disk_bytes: Option<i64>,
     cache: CacheStatus,
     holds: Vec<HoldStatus>,
 }
@@ -135,7 +135,7 @@ impl Status {
             ("profiles", self.profile_count.to_string()),
             ("domains", self.domain_count.to_string()),
             ("live", size(self.live_bytes)),
-            ("disk", size(self.disk_bytes)),
+            ("disk", self.disk_bytes.map_or_else(|| "does not answer".to_owned(), size)),
             ("cache hit ratio", ratio),
             ("cache hits", cache.hit_count.to_string()),
             ("cache hits of absent ids", cache.negative_hit_count.to_string()),

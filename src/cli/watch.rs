@@ -1,6 +1,7 @@
 //! `profilestore watch`: changes as lines of JSON.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use clap::Args;
 use futures_util::StreamExt;
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::bulk::profile_json;
 use super::connection::ConnectionArgs;
+use super::token_file::TokenFile;
 use crate::client::{EventType, ProfileEvent, WatchFrom, WatchOptions, Watched};
 
 #[derive(Debug, Args)]
@@ -24,9 +26,13 @@ pub struct WatchArgs {
     /// Print all current profiles first, then a line `{"type":"CURRENT",...}`.
     #[arg(long)]
     snapshot: bool,
-    /// End after so many events; 0 follows without an end.
+    /// End after so many events; 0 follows without an end. With a token file the last message is printed to its end.
     #[arg(long, value_name = "N", default_value = "0")]
     limit: usize,
+    /// Keep the place in this file, and go on from there, whatever `--from` and `--snapshot` say. A watch that was killed
+    /// prints the lines of its last second again.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     #[command(flatten)]
     connection: ConnectionArgs,
 }
@@ -42,23 +48,32 @@ fn parse_place(place: &str) -> Result<WatchFrom, String> {
 
 pub fn run(args: &WatchArgs) -> anyhow::Result<()> {
     args.connection.run(async |client| {
+        let (mut file, token) = TokenFile::open(args.token_file.as_deref())?;
         let mut watch = client.watch(WatchOptions {
-            from: args.from.clone(),
+            include_snapshot: args.snapshot && token.is_none(),
+            from: token.map_or_else(|| args.from.clone(), WatchFrom::Token),
             domain: args.domain.clone(),
             include_subdomains: args.subdomains,
-            include_snapshot: args.snapshot,
             ..WatchOptions::default()
         });
         let mut printed = 0;
         while let Some(message) = watch.next().await {
-            let message = message.map_err(|error| args.connection.explain(error))?;
-            let room = if args.limit == 0 { usize::MAX } else { args.limit - printed };
-            printed += print(&message, room)?;
-            if args.limit != 0 && printed == args.limit {
+            let message = match message {
+                Ok(message) => message,
+                Err(error) => {
+                    file.write()?;
+                    return Err(args.connection.explain(error));
+                }
+            };
+            // A token stands behind whole messages only.
+            let whole = args.limit == 0 || args.token_file.is_some();
+            printed += print(&message, if whole { usize::MAX } else { args.limit - printed })?;
+            file.keep(message.token)?;
+            if args.limit != 0 && printed >= args.limit {
                 break;
             }
         }
-        Ok(())
+        file.write()
     })
 }
 

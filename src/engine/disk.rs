@@ -30,6 +30,7 @@ pub enum Point {
     BatchBegun,
     Applied,
     Published,
+    SuspectMark,
     SledFlush,
     SledFlushed,
     // Opening.

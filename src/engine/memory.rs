@@ -62,7 +62,7 @@ struct Counters {
 impl MemoryStore {
     /// An empty store.
     pub fn new(rules: EngineRules, observer: Arc<dyn CommitObserver>) -> Self {
-        let incarnation = Incarnation(rand::random());
+        let incarnation = sequence::new_incarnation();
         Self {
             rules,
             incarnation,

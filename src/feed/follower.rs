@@ -1,10 +1,13 @@
 //! The one task that reads new changes for all watchers.
 //!
-//! It ends when the feed is closed. While nobody watches it costs nothing: the committer wakes it only when it
+//! It ends when the feed is closed, and only then: after an error or a panic it begins anew with an empty tail. While nobody watches it costs nothing: the committer wakes it only when it
 //! waits for changes.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures_util::FutureExt;
 
 use super::tail::Chunk;
 use super::{MESSAGE, Shared};
@@ -27,13 +30,18 @@ pub async fn follow<S: Store>(shared: Arc<Shared<S>>) {
                 let mut watchers = shared.watchers.subscribe();
                 // The sender is in what this task shares, so it cannot go away before it.
                 let _ = watchers.wait_for(|watchers| *watchers > 0).await;
-                match follow_for_watchers(&shared).await {
-                    Ok(()) => shared.replace_tail(),
-                    Err(error) => {
+                // A tail that was left half made by a panic is replaced before anybody else adds to it.
+                let ended = AssertUnwindSafe(follow_for_watchers(&shared)).catch_unwind().await;
+                match &ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
                         tracing::warn!(%error, "the feed could not read the changes for its watchers");
-                        shared.replace_tail();
-                        tokio::time::sleep(PAUSE_AFTER_ERROR).await;
                     }
+                    Err(_) => tracing::error!("the feed's task panicked and begins anew"),
+                }
+                shared.replace_tail();
+                if !matches!(ended, Ok(Ok(()))) {
+                    tokio::time::sleep(PAUSE_AFTER_ERROR).await;
                 }
             }
         })

@@ -166,6 +166,16 @@ impl<S: Store> Feed<S> {
         })
     }
 
+    /// The number of watchers now.
+    pub fn watchers(&self) -> usize {
+        *self.shared.watchers.borrow()
+    }
+
+    /// The newest position, as far as it was announced.
+    pub fn newest(&self) -> Position {
+        *self.shared.store.watch_head().borrow()
+    }
+
     /// By how many changes the slowest watcher is behind the newest one; 0 without watchers, and where changes are not
     /// numbered.
     pub fn slowest_lag(&self) -> u64 {

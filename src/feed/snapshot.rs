@@ -4,12 +4,15 @@
 //! page between the changes, so that what was sent is always the state at one position `p` of all profiles listed
 //! so far, and nothing has to be remembered but `p` and the place in the listing:
 //!
-//! 1. The changes after `p` are sent, as far as they are at hand; `p` moves on.
+//! 1. The changes after `p` are sent, as far as they are at hand, and in any case until few are left; `p` moves on.
 //! 2. A page of profiles is read, and then the head `h`. A profile of the page that has a change between `p` and
 //!    `h` may be older or newer than `p`: it is left out, and the change itself will send it. All others are as
 //!    they were at `p`, and are sent.
 //! 3. After the last page, the changes up to the head are sent, and with them what was left out; then the
 //!    snapshot is complete.
+//!
+//! What comes between `p` and `h` is read once more for each page. So a reader that has fallen behind, because the writers are
+//! faster, is sent changes only until it has caught up, instead of reading for each page all that it is behind.
 //!
 //! So no change is missed and no profile goes back in time, also for a reader that stops anywhere and goes on later.
 
@@ -28,6 +31,9 @@ use crate::store::{ChangeBounds, Corruption, PageBounds, Position, Store, StoreE
 /// up to date long before.
 const STEPS_OVER_CHANGES: u32 = 16;
 
+/// How many changes may be left to send when a page of profiles is read.
+const FEW_CHANGES: u64 = 4096;
+
 /// A page of profiles makes one message.
 const PAGE: PageBounds = PageBounds { max_records: MESSAGE.max_changes, max_bytes: MESSAGE.max_bytes };
 
@@ -41,9 +47,27 @@ impl<S: Store> Subscription<S> {
                 return Ok(step);
             }
         }
+        if self.is_far_behind() {
+            let mut step = self.advance_over_changes().await?;
+            if step == Step::UpToDate {
+                // At the end of the tail, which is itself far behind.
+                step = self.read_changes(None).await?;
+            }
+            if step != Step::UpToDate {
+                return Ok(step);
+            }
+        }
         let step = self.send_profiles().await?;
         self.steps_over_changes = 0;
         Ok(step)
+    }
+
+    /// Whether more than a few changes are left to send. Where changes have no numbers nobody is.
+    fn is_far_behind(&self) -> bool {
+        let store = &self.registration.0.store;
+        let head = store.changes_before(&store.watch_head().borrow());
+        let behind = head.zip(store.changes_before(&self.place.position()));
+        behind.is_some_and(|(head, here)| head.saturating_sub(here) > FEW_CHANGES)
     }
 
     async fn send_profiles(&mut self) -> Result<Step, FeedError> {
@@ -113,3 +137,7 @@ fn id_of(record: &Record) -> Result<ProfileId, StoreError> {
     let id = record.id_bytes().and_then(ProfileId::from_stored);
     id.ok_or_else(|| StoreError::Corrupt(Corruption("a record passes its checksum but has no id".into())))
 }
+
+#[cfg(test)]
+#[path = "snapshot_tests.rs"]
+mod tests;

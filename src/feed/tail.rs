@@ -16,7 +16,8 @@ const MAX_CHANGES: usize = 65_536;
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 /// What a change takes in memory beside its profile.
 const PER_CHANGE_BYTES: usize = 400;
-
+/// What a chunk takes with its place. A commit that changes nothing but is remembered for its request id is a chunk too.
+const PER_CHUNK_BYTES: usize = 256;
 /// How many chunks are gone past while the tail is locked.
 const MAX_SKIPPED: usize = 1024;
 
@@ -38,7 +39,7 @@ impl Chunk {
     fn bytes(&self) -> usize {
         // Twice, because the event has the profile again.
         let changes: usize = self.changes.iter().map(|each| 2 * each.change.cost() + PER_CHANGE_BYTES).sum();
-        changes + size_of_val(&*self.topics)
+        changes + size_of_val(&*self.topics) + PER_CHUNK_BYTES
     }
 }
 
@@ -242,6 +243,20 @@ mod tests {
         assert_eq!(tail.places.len(), tail.changes + 1, "no position is left behind");
         assert_eq!(walk(&tail, position(last - tail.changes as u64)).unwrap().len(), tail.changes);
         assert_eq!(walk(&tail, position(last - tail.changes as u64 - 1)), None);
+    }
+
+    #[test]
+    fn chunks_without_a_change_have_a_bound_too() {
+        let mut tail = Tail::new(position(0));
+        let most = MAX_BYTES / PER_CHUNK_BYTES;
+        for number in 1..=3 * most as u64 {
+            tail.push(chunk(number..number, number));
+        }
+        assert_eq!((tail.chunks.len(), tail.places.len(), tail.changes), (most, most + 1, 0));
+        assert!(tail.bytes <= MAX_BYTES);
+        let last = 3 * most as u64;
+        assert_eq!(walk(&tail, position(last - most as u64)), Some(vec![]));
+        assert_eq!(walk(&tail, position(last - most as u64 - 1)), None);
     }
 
     #[test]

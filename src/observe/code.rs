@@ -34,6 +34,10 @@ impl Code {
     pub const CANCELLED: Self = Self(1);
     /// It ended without a status.
     pub const UNKNOWN: Self = Self(2);
+    /// It met a defect of the server.
+    pub const INTERNAL: Self = Self(13);
+    /// The server gave it up.
+    pub const UNAVAILABLE: Self = Self(14);
 
     /// All of them, in the order of their numbers.
     pub fn all() -> impl Iterator<Item = Self> {

@@ -1,11 +1,15 @@
 //! What is logged, changeable while the server runs.
 
 use parking_lot::Mutex;
+use tracing::Level;
 use tracing_subscriber::reload::{Handle, Layer};
 use tracing_subscriber::{EnvFilter, Registry};
 
 /// A longer filter is not taken.
 pub const MAX_FILTER_BYTES: usize = 4096;
+
+/// Where lines about the log itself come from.
+pub const TARGET: &str = "profilestore::log";
 
 /// The process's filter: a process has one log.
 static FILTER: Mutex<Option<LogFilter>> = Mutex::new(None);
@@ -21,6 +25,9 @@ pub enum FilterError {
     /// It is not a filter.
     #[error("the filter cannot be read: {0}")]
     Malformed(String),
+    /// It is empty, which would be read as one that lets errors pass only.
+    #[error("the filter is empty; `error` lets errors pass only, `off` nothing")]
+    Empty,
     /// It is too long.
     #[error("the filter has more than {MAX_FILTER_BYTES} bytes")]
     TooLong,
@@ -36,13 +43,30 @@ pub fn layer(text: &str) -> Result<Layer<EnvFilter, Registry>, FilterError> {
     Ok(layer)
 }
 
-/// Changes what is logged from now on. Returns whether it is another filter than before.
-pub fn set(text: &str) -> Result<bool, FilterError> {
+/// Changes what is logged from now on; `asked_by` says who wants it. Returns whether it is another filter than before.
+///
+/// The change is told before it is made, so that no filter hides that it was set; after it, if the old one hides it.
+pub fn set(text: &str, asked_by: &str) -> Result<bool, FilterError> {
     let filter = parse(text)?;
     let mut current = FILTER.lock();
     let current = current.as_mut().ok_or(FilterError::NoLog)?;
+    let changes = current.text != text;
+    let tell = || tracing::warn!(target: TARGET, filter = text, asked_by, "the log filter was changed");
+    let told = changes && tracing::enabled!(target: TARGET, Level::WARN);
+    if told {
+        tell();
+    }
     current.handle.reload(filter).map_err(|_| FilterError::NoLog)?;
-    Ok(std::mem::replace(&mut current.text, text.to_owned()) != text)
+    if changes && !told {
+        tell();
+    }
+    text.clone_into(&mut current.text);
+    Ok(changes)
+}
+
+/// Whether a text is a filter.
+pub fn check(text: &str) -> Result<(), FilterError> {
+    parse(text).map(drop)
 }
 
 /// What is logged now.
@@ -53,6 +77,9 @@ pub fn current() -> Option<String> {
 fn parse(text: &str) -> Result<EnvFilter, FilterError> {
     if text.len() > MAX_FILTER_BYTES {
         return Err(FilterError::TooLong);
+    }
+    if text.trim().is_empty() {
+        return Err(FilterError::Empty);
     }
     let filter: EnvFilter = text
         .parse()

@@ -4,7 +4,8 @@
 //! [`calls`] counts calls and their latencies in cells of which each serving thread has its own. [`observer`] is whom
 //! `rpc::observed` tells about each call: the cells first, then those who look at single calls. One of these is [`slow_calls`],
 //! which writes a line; [`traces`] makes the spans of recorded calls, with [`origin`] for where a call comes from.
-//! [`log_filter`] and [`repetitions`] are about the log itself, and [`pace`] about how much of it there may be.
+//! [`log_filter`] and [`repetitions`] are about the log itself, and [`pace`] about how much of it there may be; [`panics`] counts
+//! defects.
 //!
 //! What the cache, the feed and the store know is asked of them by the server when somebody wants to see it.
 //!
@@ -21,6 +22,7 @@ pub mod method;
 pub mod observer;
 pub mod origin;
 pub mod pace;
+pub mod panics;
 pub mod repetitions;
 pub mod slow_calls;
 pub mod slowest_calls;

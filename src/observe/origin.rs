@@ -1,6 +1,7 @@
 //! Where a call comes from, for the lines and spans about it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,15 +10,37 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::trace::TraceId;
 use pin_project_lite::pin_project;
 
-use crate::trace::TraceParent;
+use super::traces::TRACEPARENT;
+use crate::trace::{Parent, TraceParent};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A longer one is not taken.
 const MAX_REQUEST_ID_BYTES: usize = 64;
+/// The calls of a connection end in the turn after it, so few are enough.
+const MAX_CUT: usize = 64;
 
 thread_local! {
     /// The peer of the connection that is polled now.
     static PEER: Cell<Option<SocketAddr>> = const { Cell::new(None) };
+    /// The peers whose connections were given up last.
+    static CUT: RefCell<VecDeque<SocketAddr>> = const { RefCell::new(VecDeque::new()) };
+    /// All connections were given up.
+    static ALL_CUT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The server gives up the connection of this peer, with the calls that it still has. Must be called on its thread.
+pub fn cut(peer: Option<SocketAddr>) {
+    CUT.with_borrow_mut(|cut| {
+        if cut.len() == MAX_CUT {
+            cut.pop_front();
+        }
+        cut.extend(peer);
+    });
+}
+
+/// The server gives up all connections of this thread, which ends.
+pub fn cut_all() {
+    ALL_CUT.set(true);
 }
 
 /// Where a call comes from, as far as it is known.
@@ -25,6 +48,8 @@ thread_local! {
 pub struct Origin {
     /// The caller's `x-request-id`, as it came.
     request_id: Option<HeaderValue>,
+    /// The caller's `traceparent`, as it came.
+    traceparent: Option<HeaderValue>,
     /// The other side of the connection.
     pub peer: Option<SocketAddr>,
     /// The call's span, if its trace is recorded.
@@ -34,7 +59,8 @@ pub struct Origin {
 impl Origin {
     /// The origin of a call that begins on this thread, with its span if its trace is recorded.
     pub fn of(headers: &HeaderMap, trace: Option<TraceParent>) -> Self {
-        Self { request_id: headers.get(&REQUEST_ID).cloned(), peer: PEER.get(), trace }
+        let header = |name| headers.get(name).cloned();
+        Self { request_id: header(&REQUEST_ID), traceparent: header(&TRACEPARENT), peer: PEER.get(), trace }
     }
 
     /// The caller's name for the call. Only letters, digits, `-`, `_` and `.`: others could be an e-mail, or anything.
@@ -44,14 +70,24 @@ impl Origin {
         ((1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.bytes().all(is_plain)).then_some(id)
     }
 
-    /// The call's trace, if it is recorded.
+    /// Whether the server has given up the call's connection.
+    pub fn is_cut(&self) -> bool {
+        ALL_CUT.get() || self.peer.is_some_and(|peer| CUT.with_borrow(|cut| cut.contains(&peer)))
+    }
+
+    /// The call's trace: the one that is recorded here, or else its caller's.
     pub fn trace_id(&self) -> Option<TraceId> {
-        self.trace.map(|trace| trace.trace_id())
+        let callers = || self.traceparent.as_ref().and_then(|header| Parent::trace_id_in(header.as_bytes()));
+        self.trace.map(|trace| trace.trace_id()).or_else(callers)
     }
 }
 
 /// Runs a connection's future so that the calls it begins know their peer.
 pub fn with_peer<F: Future>(peer: Option<SocketAddr>, connection: F) -> WithPeer<F> {
+    if let Some(peer) = peer {
+        // An earlier connection from there may have been cut.
+        CUT.with_borrow_mut(|cut| cut.retain(|other| *other != peer));
+    }
     WithPeer { connection, peer }
 }
 
@@ -93,5 +129,17 @@ mod tests {
             assert_eq!(id(bad), None, "{bad}");
         }
         assert_eq!(Origin::of(&HeaderMap::new(), None).request_id(), None);
+    }
+
+    #[test]
+    fn a_connection_that_was_cut_is_known_until_its_peer_comes_again() {
+        let peer = |port: u16| Some(SocketAddr::from(([127, 0, 0, 1], port)));
+        let is_cut = |port| Origin { peer: peer(port), ..Origin::default() }.is_cut();
+        cut(peer(1));
+        assert!(is_cut(1) && !is_cut(2) && !Origin::default().is_cut());
+        let _ = with_peer(peer(1), std::future::ready(()));
+        assert!(!is_cut(1));
+        (1..=1000).for_each(|port| cut(peer(port)));
+        assert!(is_cut(1000) && CUT.with_borrow(VecDeque::len) == MAX_CUT);
     }
 }

@@ -15,9 +15,12 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
 use super::pace::Pace;
+use super::slow_calls;
 
-/// Where the line about other lines comes from; it is never left out.
-const TARGET: &str = "profilestore::log";
+/// Where lines about the log itself come from; they are never left out.
+const TARGET: &str = super::log_filter::TARGET;
+/// Lines about calls have a pace of their own for each kind, which one place in the code would make one again.
+const NEVER_LEFT_OUT: [&str; 2] = [TARGET, slow_calls::TARGET];
 
 thread_local! {
     /// How many lines were left out before the one that this thread is about to write.
@@ -33,7 +36,7 @@ pub struct Repetitions {
 impl<S: Subscriber> Layer<S> for Repetitions {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        if *metadata.level() > Level::INFO || metadata.target() == TARGET {
+        if *metadata.level() > Level::INFO || NEVER_LEFT_OUT.contains(&metadata.target()) {
             return true;
         }
         match self.places.lock().entry(metadata.callsite()).or_default().pass(Instant::now()) {

@@ -19,11 +19,14 @@ use crate::model::{CommitTime, Violations};
 use crate::observe::hot_keys::{HotKey, HotKeys, Hottest};
 use crate::observe::{Calls, Code, MethodFigures};
 use crate::pb;
-use crate::store::{Hold, Store, StoreStatus};
+use crate::store::{Hold, Store, StoreError, StoreStatus};
 
 /// How many hot keys of a kind are returned when the caller leaves it to the server, and at most.
 const DEFAULT_HOT_KEYS: usize = 20;
 const MAX_HOT_KEYS: usize = 100;
+
+/// How long GetStatus waits for the disk.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Answers the calls of `AdminService`.
 pub struct AdminHandler<S> {
@@ -49,19 +52,21 @@ impl<S: Store> AdminHandler<S> {
         Self { store, feed, cache, hot_keys, calls, started: Instant::now() }
     }
 
-    async fn status(&self) -> Result<pb::GetStatusResponse, RpcError> {
+    /// All that is in memory, and what the disk tells in time: operators ask when something is wrong.
+    async fn status(&self) -> pb::GetStatusResponse {
         let StoreStatus { engine, totals, .. } = self.store.status();
         let calls = self.calls.get().map(|calls| calls.figures());
-        Ok(pb::GetStatusResponse {
+        let (disk_bytes, window) = tokio::join!(in_time(self.store.disk_bytes()), in_time(self.feed.window()));
+        pb::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             engine: engine.to_owned(),
             uptime: prost_types::Duration::try_from(self.started.elapsed()).ok(),
             profile_count: to_int64(totals.profiles),
             domain_count: to_int64(totals.domains),
             live_bytes: to_int64(totals.profile_bytes),
-            disk_bytes: to_int64(self.store.disk_bytes().await?),
+            disk_bytes: disk_bytes.map(to_int64),
             cache: self.cache.as_ref().map(|cache| cache_status(&cache.figures())),
-            feed: Some(feed_status(&self.feed.window().await?)),
+            feed: Some(feed_status(&self.feed, window.as_ref())),
             methods: calls
                 .iter()
                 .flat_map(|calls| &calls.methods)
@@ -69,8 +74,13 @@ impl<S: Store> AdminHandler<S> {
                 .map(method_status)
                 .collect(),
             latency_bounds: calls.iter().flat_map(|_| LATENCY_BOUNDS).map(latency_bound).collect(),
-        })
+        }
     }
+}
+
+/// What a question to the disk gives, if it has an answer soon.
+async fn in_time<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
+    tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()
 }
 
 /// How many hot keys of a kind are wanted.
@@ -118,13 +128,13 @@ fn latency_bound(nanos: u64) -> prost_types::Duration {
     prost_types::Duration::try_from(Duration::from_nanos(nanos)).unwrap_or_default()
 }
 
-fn feed_status(window: &Window) -> pb::FeedStatus {
+fn feed_status<S: Store>(feed: &Feed<S>, window: Option<&Window>) -> pb::FeedStatus {
     pb::FeedStatus {
-        oldest_token: token_of(window.oldest),
-        newest_token: token_of(window.newest),
-        oldest_time: window.oldest_time.map(CommitTime::to_timestamp),
-        watcher_count: to_int64(window.watchers as u64),
-        holds: window.holds.iter().map(feed_hold).collect(),
+        oldest_token: window.map(|window| token_of(window.oldest)).unwrap_or_default(),
+        newest_token: token_of(window.map_or_else(|| feed.newest(), |window| window.newest)),
+        oldest_time: window.and_then(|window| window.oldest_time).map(CommitTime::to_timestamp),
+        watcher_count: to_int64(feed.watchers() as u64),
+        holds: window.iter().flat_map(|window| &window.holds).map(feed_hold).collect(),
     }
 }
 
@@ -155,7 +165,7 @@ impl<S: Store> AdminService for AdminHandler<S> {
     type VerifyStream = BoxStream<pb::VerifyResponse>;
 
     async fn get_status(&self, _: Request<pb::GetStatusRequest>) -> Result<Response<pb::GetStatusResponse>, Status> {
-        Ok(Response::new(self.status().await?))
+        Ok(Response::new(self.status().await))
     }
 
     async fn get_hot_keys(

@@ -4,7 +4,8 @@
 //! and the caller gets `DEADLINE_EXCEEDED`: as the whole answer when there is none yet, or as the trailers
 //! of a response that has begun. A write that was already handed to the store may still be made.
 //!
-//! Invariant: after the deadline not one more message is sent.
+//! Invariant: after the deadline not one more message is taken from the answer's body. One that was taken before and waits for
+//! its client's window is still sent, and only then the trailers.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -265,7 +265,7 @@ fn invalid_page_token() -> Answer {
 }
 
 fn invalid_resume_token() -> Answer {
-    let description = "must be the resume_token of a watch of this store with the same domain";
+    let description = "must be the resume_token of a watch of this store with the same domain and include_subdomains";
     let answer = Answer::invalid(Violations::one("resume_token", description));
     Answer { reason: "INVALID_PAGE_TOKEN", ..answer }
 }

@@ -15,15 +15,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header};
+use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
+use super::at_once::{self, AtOnce};
 use super::deadline::timeout_of;
-use super::first_piece::{CONTENT_TYPE, FirstPiece, ReplayBody, is_plain};
-use super::lane_body::{LaneBody, Message};
+use super::first_piece::{FirstPiece, ReplayBody, is_plain};
+use super::lane_body::{LaneBody, Message, ProfilesMessage};
 use super::lane_request;
 use crate::cache::{HotCache, LOOK_UP, Lookup, OUTCOME};
 use crate::observe::hot_keys::HotKeys;
@@ -41,6 +42,8 @@ const SHORTEST_TIMEOUT: Duration = Duration::from_millis(5);
 /// up and down on every thread.
 pub struct FastLane<S> {
     lane: Arc<Lane<S>>,
+    /// Whether the request that comes next was looked up in vain.
+    looked_up: bool,
 }
 
 struct Lane<S> {
@@ -60,7 +63,7 @@ enum Call {
 impl<S> FastLane<S> {
     /// The lane beside a service that answers from a store behind this cache. What it answers it notes in `hot_keys`.
     pub fn new(inner: S, cache: Option<Arc<HotCache>>, hot_keys: Arc<HotKeys>) -> Self {
-        Self { lane: Arc::new(Lane { inner, cache, hot_keys }) }
+        Self { lane: Arc::new(Lane { inner, cache, hot_keys }), looked_up: false }
     }
 }
 
@@ -86,13 +89,23 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> LaneFuture<S, B> {
+        let looked_up = std::mem::take(&mut self.looked_up);
         let state = match (&self.lane.cache, eligible(&request)) {
-            (Some(_), Some(call)) => {
+            (Some(_), Some(call)) if !looked_up => {
                 State::Reading { call, lane: self.lane.clone(), request: Some(request.map(FirstPiece::new)) }
             }
             _ => State::Inner { answer: self.lane.inner.clone().oneshot(request.map(ReplayBody::untouched)) },
         };
         LaneFuture { state }
+    }
+}
+
+impl<S> AtOnce<Message> for FastLane<S> {
+    fn at_once<B>(&mut self, request: &Request<B>, body: &Bytes) -> Option<Message> {
+        let cache = self.lane.cache.as_ref()?;
+        let message = answer(eligible(request)?, cache, &self.lane.hot_keys, body);
+        self.looked_up = message.is_none();
+        message
     }
 }
 
@@ -196,9 +209,10 @@ fn answer(call: Call, cache: &HotCache, hot_keys: &HotKeys, body: &[u8]) -> Opti
         Call::BatchGet => {
             let ids = lane_request::ids(message)?;
             let look_up = trace::step(LOOK_UP);
-            let found = cache.lookup_all(&ids);
-            look_up.end(OUTCOME, if found.is_some() { "hit" } else { "miss" });
-            let message = Message::profiles(&found?)?;
+            let mut profiles = ProfilesMessage::of(ids.len());
+            let found = cache.look_at_all(&ids, |record| profiles.push(record));
+            look_up.end(OUTCOME, if found { "hit" } else { "miss" });
+            let message = profiles.finish().filter(|_| found)?;
             hot_keys.note_ids(ids.iter().copied());
             Some(message)
         }
@@ -217,8 +231,6 @@ fn answer(call: Call, cache: &HotCache, hot_keys: &HotKeys, body: &[u8]) -> Opti
 /// The answer with one message to a request of so many bytes.
 pub(super) fn respond<R>(message: Message, answered: usize) -> Response<LaneBody<R>> {
     let mut response = Response::new(LaneBody::answer(message, answered));
-    let mut headers = HeaderMap::with_capacity(2);
-    headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
-    *response.headers_mut() = headers;
+    *response.headers_mut() = at_once::head();
     response
 }

@@ -3,7 +3,9 @@
 //! HTTP/2 lets a client ask for more and take nothing: each of its calls could hold a page of megabytes for as long as its
 //! connection lives. So each larger message of an answer is charged from when it is made until its last byte has gone to
 //! the socket. A read for whose answer there is no room is refused with `RESOURCE_EXHAUSTED`, and so is the
-//! rest of a stream, which can be gone on with; what was written is always told.
+//! rest of a stream, which can be gone on with. What was written is always told, so a write is refused before it
+//! begins: a single one when there is no room at all, a batch when there is none for what it will answer at most
+//! ([`room_for`]). No connection gets more than its [`share`](super::share).
 //!
 //! Invariant: the charge lives with the bytes ([`Message`]), so it is given back however they end.
 
@@ -13,24 +15,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::Status;
 use tower::Service;
 
+use super::at_once::AtOnce;
 use super::deadline::trailers;
 use super::error::RpcError;
 use super::lane_body::{LaneBody, Message};
+use super::share::{self, Connection, is_fair};
+use crate::model::limits::MAX_PAGE_BYTES;
 use crate::store::StoreError;
 
 /// The bound where nothing else is said.
 pub const ANSWER_BYTES_HELD: usize = 256 * 1024 * 1024;
 /// Smaller messages are not charged. They take no more than the calls themselves.
 const SMALL: usize = 4096;
-/// Calls whose answers say what became of a write.
-const WRITES: [&str; 5] = ["CreateProfile", "UpdateProfile", "DeleteProfile", "BatchWriteProfiles", "ImportProfiles"];
+/// Calls whose answers say what became of a write, and whether these can be large.
+const WRITES: [(&str, bool); 5] = [
+    ("CreateProfile", true),
+    ("UpdateProfile", true),
+    ("DeleteProfile", false),
+    ("BatchWriteProfiles", true),
+    ("ImportProfiles", false),
+];
 
 /// The bytes held of all answers.
 #[derive(Debug)]
@@ -39,13 +50,10 @@ pub struct HeldAnswers {
     limit: usize,
 }
 
-/// A connection's own hold of them: calls count it up and down on every thread.
-type Own = Arc<Arc<HeldAnswers>>;
-
 /// What one message is charged.
 #[derive(Debug)]
 pub struct Charge {
-    held: Own,
+    connection: Arc<Connection>,
     bytes: usize,
 }
 
@@ -63,36 +71,58 @@ impl HeldAnswers {
 
 impl Charge {
     /// Charges a message; `None` when there is no room and it `may_be_refused`.
-    fn new(held: &Own, bytes: usize, may_be_refused: bool) -> Option<Self> {
-        let before = held.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let charge = Self { held: held.clone(), bytes };
-        (!may_be_refused || before.saturating_add(bytes) <= held.limit).then_some(charge)
+    fn new(connection: &Arc<Connection>, bytes: usize, may_be_refused: bool) -> Option<Self> {
+        let HeldAnswers { bytes: all, limit } = &*connection.all_answers;
+        let all = all.fetch_add(bytes, Ordering::Relaxed);
+        let own = connection.answers.fetch_add(bytes, Ordering::Relaxed);
+        let charge = Self { connection: connection.clone(), bytes };
+        let has_room = all.saturating_add(bytes) <= *limit && is_fair(own, bytes, all, *limit);
+        (has_room || !may_be_refused).then_some(charge)
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.connection.all_answers.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.connection.answers.fetch_sub(self.bytes, Ordering::Relaxed);
     }
+}
+
+/// Keeps room for an answer that will have up to so many bytes, until what is returned is dropped. Fails when there is none
+/// for the call that is polled now.
+pub fn room_for(bytes: usize) -> Result<Option<Charge>, RpcError> {
+    // Without a connection nothing is held.
+    let Some(connection) = share::current().filter(|_| bytes > SMALL) else { return Ok(None) };
+    Charge::new(&connection, bytes, true).map(Some).ok_or(RpcError::Store(StoreError::Overloaded))
 }
 
 /// A service whose answers are charged while they are held.
 #[derive(Debug)]
 pub struct Holding<S> {
     inner: S,
-    held: Own,
+    connection: Arc<Connection>,
 }
 
 impl<S: Clone> Clone for Holding<S> {
+    /// Every connection has a clone of its own.
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), held: Arc::new(Arc::clone(&*self.held)) }
+        Self::new(self.inner.clone(), self.connection.all_answers.clone())
+    }
+}
+
+impl<S> Holding<S> {
+    /// Whether there is room for an answer of this connection with so many bytes.
+    fn has_room_for(&self, bytes: usize) -> bool {
+        let HeldAnswers { bytes: all, limit } = &*self.connection.all_answers;
+        let (all, own) = (all.load(Ordering::Relaxed), self.connection.answers.load(Ordering::Relaxed));
+        all.saturating_add(bytes) <= *limit && is_fair(own, bytes, all, *limit)
     }
 }
 
 impl<S> Holding<S> {
     /// Charges the answers of a service.
     pub fn new(inner: S, held: Arc<HeldAnswers>) -> Self {
-        Self { inner, held: Arc::new(held) }
+        Self { inner, connection: Connection::new(held) }
     }
 }
 
@@ -111,17 +141,39 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let method = request.uri().path().rsplit('/').next();
-        let may_be_refused = !method.is_some_and(|method| WRITES.contains(&method));
-        HoldingFuture { call: self.inner.call(request), held: Some(self.held.clone()), may_be_refused }
+        let write = WRITES.iter().find(|(name, _)| Some(*name) == method);
+        let begins = !write.is_some_and(|(_, is_large)| *is_large) || self.has_room_for(SMALL);
+        HoldingFuture {
+            call: begins.then(|| self.inner.call(request)),
+            connection: Some(self.connection.clone()),
+            may_be_refused: write.is_none(),
+        }
+    }
+}
+
+impl<S: AtOnce<Message>> AtOnce<Message> for Holding<S> {
+    fn at_once<B>(&mut self, request: &Request<B>, body: &Bytes) -> Option<Message> {
+        // Where there may be no room, the answer is refused as it is made.
+        if !self.has_room_for(MAX_PAGE_BYTES) {
+            return None;
+        }
+        let mut message = self.inner.at_once(request, body)?;
+        if message.remaining() > SMALL
+            && let Some(charge) = Charge::new(&self.connection, message.remaining(), false)
+        {
+            message.charge(charge);
+        }
+        Some(message)
     }
 }
 
 pin_project! {
     /// A call whose answer will be charged.
     pub struct HoldingFuture<F> {
+        // `None` for a write that was refused.
         #[pin]
-        call: F,
-        held: Option<Own>,
+        call: Option<F>,
+        connection: Option<Arc<Connection>>,
         may_be_refused: bool,
     }
 }
@@ -135,12 +187,15 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.call.poll(cx))?;
-        let Some(held) = this.held.take() else { return Poll::Pending };
+        let Some(call) = this.call.as_pin_mut() else {
+            return Poll::Ready(Ok(Status::from(RpcError::Store(StoreError::Overloaded)).into_http()));
+        };
+        let response = ready!(share::around(this.connection, || call.poll(cx)))?;
+        let Some(connection) = this.connection.take() else { return Poll::Pending };
         // An answer that is only a status ends with its head, and must go on saying so.
         let is_small =
             response.body().is_end_stream() || response.body().lane_bytes().is_some_and(|(_, bytes)| bytes <= SMALL);
-        let holder = Holder { held, may_be_refused: *this.may_be_refused };
+        let holder = Holder { connection, may_be_refused: *this.may_be_refused };
         let mut response = response.map(|body| HeldBody { body, holder: Some(holder), first: None, is_over: false });
         if is_small {
             return Poll::Ready(Ok(response));
@@ -159,7 +214,7 @@ where
 }
 
 struct Holder {
-    held: Own,
+    connection: Arc<Connection>,
     may_be_refused: bool,
 }
 
@@ -204,7 +259,7 @@ impl<R: Body> HeldBody<R> {
             && let Some(message) = frame.data_mut()
             && message.remaining() > SMALL
         {
-            let charge = Charge::new(&holder.held, message.remaining(), holder.may_be_refused);
+            let charge = Charge::new(&holder.connection, message.remaining(), holder.may_be_refused);
             message.charge(charge.ok_or_else(|| Status::from(RpcError::Store(StoreError::Overloaded)))?);
         }
         Ok(polled)
@@ -257,7 +312,6 @@ where
 mod tests {
     use std::convert::Infallible;
 
-    use bytes::Bytes;
     use http::{HeaderMap, header};
     use http_body_util::BodyExt;
     use tower::{ServiceExt, service_fn};
@@ -299,12 +353,18 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_charged_until_its_bytes_are_dropped() {
-        let held = HeldAnswers::new(2 * PAGE);
+        let held = HeldAnswers::new(2 * PAGE + 1);
         let answers = [ask(&held, LIST, &[PAGE]).await, ask(&held, LIST, &[PAGE]).await];
         assert_eq!(held.bytes(), 2 * PAGE);
         assert!(is_refused(ask(&held, LIST, &[PAGE]).await.headers()));
         assert!(!is_refused(ask(&held, LIST, &[SMALL]).await.headers()), "it is not charged");
-        assert!(!is_refused(ask(&held, BATCH_WRITE, &[PAGE]).await.headers()), "it tells what was written");
+        let written = ask(&held, BATCH_WRITE, &[PAGE]).await;
+        assert!(!is_refused(written.headers()), "it tells what was written");
+        for (write, is_large) in WRITES {
+            let answer = ask(&held, &format!("/profilestore.v1.ProfileService/{write}"), &[1]).await;
+            assert_eq!(is_refused(answer.headers()), is_large, "{write}: refused before it begins");
+        }
+        drop(written);
         let [mut first, second] = answers;
         let mut message = first.frame().await.unwrap().unwrap().into_data().unwrap();
         drop(first);
@@ -314,6 +374,26 @@ mod tests {
         assert_eq!(held.bytes(), PAGE);
         drop(second);
         assert_eq!(held.bytes(), 0);
+    }
+
+    #[test]
+    fn the_room_that_is_kept_for_an_answer_is_nobody_elses() {
+        let mut connections = [0; 2].map({
+            let held = HeldAnswers::new(6 * PAGE);
+            move |_| Some(Connection::new(held.clone()))
+        });
+        let held = connections[0].as_ref().unwrap().all_answers.clone();
+        let [one, two] = &mut connections;
+        let first = share::around(one, || room_for(PAGE)).unwrap();
+        assert_eq!(held.bytes(), PAGE);
+        assert!(share::around(one, || room_for(PAGE)).is_err(), "no more than the connection's share");
+        let second = share::around(two, || room_for(5 * PAGE)).unwrap();
+        assert!(share::around(one, || room_for(SMALL)).is_ok_and(|room| room.is_none()), "it is not charged");
+        drop(first);
+        assert!(share::around(one, || room_for(PAGE + 1)).is_err(), "no more than the bound on all");
+        drop(second);
+        assert_eq!(held.bytes(), 0);
+        assert!(room_for(usize::MAX).is_ok(), "where nothing is held nothing is refused");
     }
 
     #[tokio::test]

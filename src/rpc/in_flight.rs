@@ -4,8 +4,11 @@
 //! it. A compressed message is charged for what it can become. The charge is given back when the call is answered
 //! and its body dropped; that of an import also when it asks for its next message, since the one before has gone into
 //! the commit queue, which has bounds of its own. A call for which there is no room is refused with
-//! `RESOURCE_EXHAUSTED` instead of waiting: it would wait for calls that may wait for their callers. A message that is
-//! begun and does not come to its end in time is refused, so that nobody can hold room for ever. Health is never refused.
+//! `RESOURCE_EXHAUSTED` instead of waiting: it would wait for calls that may wait for their callers. A request that is
+//! begun and does not come to its end in time is refused, so that nobody can hold room for ever; of a stream, each message.
+//! No connection gets more than its [`share`](super::share), but for what small calls take, for which some room is kept
+//! besides: many connections with a large request each do not stop them.
+//! A whole message is not the end: the service behind waits for that of the body. Health is never refused.
 //!
 //! What the client has sent and nobody has read yet is not charged here; the flow control of HTTP/2 bounds it for
 //! each connection.
@@ -27,19 +30,23 @@ use tower::Service;
 
 use super::error::RpcError;
 use super::message_ends::MessageEnds;
+use super::share::{self, Connection, is_fair};
 use crate::model::limits::MAX_REQUEST_BYTES;
 use crate::store::StoreError;
 
 /// The bound where nothing else is said.
 pub const REQUEST_BYTES_IN_FLIGHT: usize = 256 * 1024 * 1024;
-/// A message must have come to its end within this time after it was first waited for.
+/// A request, or a message of a stream, must have come to its end within this time after its rest was first waited for.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
-/// The one call whose callers send a stream of messages that are worth charging.
-const IMPORT_PROFILES: &str = "/profilestore.v1.ProfileService/ImportProfiles";
+/// The calls whose callers send a stream of messages: imports, and reflection.
+const STREAMS: [&str; 2] = ["/profilestore.v1.ProfileService/ImportProfiles", "/grpc.reflection."];
 /// Probes must be answered when the server has too much to do.
 const HEALTH: &str = "/grpc.health.v1.Health/";
 /// Deflate makes at most this many bytes of one.
 const MAX_INFLATION: usize = 1032;
+/// A call that is charged no more than this is not bounded by its connection's share, and finds room that others do not;
+/// one request of the largest size is not bounded by the share either.
+const SMALL: usize = 16 * 1024;
 
 /// The bytes in flight of all calls.
 #[derive(Debug)]
@@ -59,8 +66,10 @@ impl InFlight {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    fn take(&self, more: usize) -> bool {
-        let room = |bytes: usize| bytes.checked_add(more).filter(|bytes| *bytes <= self.limit);
+    /// Takes more if there is room. Of what is beyond one request of the largest size an eighth is for small calls only.
+    fn take(&self, more: usize, is_small: bool) -> bool {
+        let kept = if is_small { 0 } else { self.limit.saturating_sub(MAX_REQUEST_BYTES) / 8 };
+        let room = |bytes: usize| bytes.checked_add(more).filter(|bytes| *bytes <= self.limit - kept);
         more == 0 || self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
     }
 }
@@ -69,41 +78,60 @@ impl InFlight {
 #[derive(Debug)]
 struct Charge {
     in_flight: Arc<InFlight>,
+    connection: Option<Arc<Connection>>,
     bytes: AtomicUsize,
     inflation: usize,
 }
 
 impl Charge {
     fn new<B>(in_flight: Arc<InFlight>, request: &Request<B>) -> Arc<Self> {
-        let compressed = request.headers().contains_key("grpc-encoding");
+        let compressed = request.headers().get("grpc-encoding").is_some_and(|encoding| encoding != "identity");
         let inflation = match request.uri().path() {
             path if path.starts_with(HEALTH) => 0,
             _ if compressed => MAX_INFLATION,
             _ => 1,
         };
-        Arc::new(Self { in_flight, bytes: AtomicUsize::new(0), inflation })
+        Arc::new(Self { in_flight, connection: share::current(), bytes: AtomicUsize::new(0), inflation })
     }
 
     /// Charges more bytes of the body. Only the body calls this, so there are no two at a time.
     fn add(&self, read: usize) -> bool {
         let before = self.bytes.load(Ordering::Relaxed);
         let after = before.saturating_add(read.saturating_mul(self.inflation)).min(MAX_REQUEST_BYTES).max(before);
-        let has_room = self.in_flight.take(after - before);
+        let has_room = self.is_fair(after, after - before) && self.in_flight.take(after - before, after <= SMALL);
         if has_room {
             self.bytes.store(after, Ordering::Relaxed);
+            if let Some(connection) = &self.connection {
+                connection.requests.fetch_add(after - before, Ordering::Relaxed);
+            }
         }
         has_room
     }
 
-    /// Gives everything back. Only the body calls this.
+    /// Whether the connection may hold `more` for this call, which is then charged `after`.
+    fn is_fair(&self, after: usize, more: usize) -> bool {
+        let own = self.connection.as_ref().map_or(0, |connection| connection.requests.load(Ordering::Relaxed));
+        after <= SMALL
+            || own + more <= MAX_REQUEST_BYTES
+            || is_fair(own, more, self.in_flight.bytes(), self.in_flight.limit)
+    }
+
+    /// Gives everything back. Only the body calls this, and the last who drops the charge.
     fn give_back(&self) {
-        self.in_flight.bytes.fetch_sub(self.bytes.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        let bytes = self.bytes.swap(0, Ordering::Relaxed);
+        if bytes == 0 {
+            return;
+        }
+        self.in_flight.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(connection) = &self.connection {
+            connection.requests.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.in_flight.bytes.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+        self.give_back();
     }
 }
 
@@ -135,12 +163,14 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let charge = Charge::new(self.in_flight.clone(), &request);
-        let is_stream = request.uri().path() == IMPORT_PROFILES;
+        let path = request.uri().path();
+        let is_stream = STREAMS.iter().any(|stream| path.starts_with(stream));
         let charged = |body| ChargedBody {
             body,
             charge: charge.clone(),
             ends: MessageEnds::default(),
             is_stream,
+            is_begun: false,
             too_late: None,
         };
         let call = self.inner.call(request.map(charged));
@@ -173,7 +203,9 @@ pin_project! {
         charge: Arc<Charge>,
         ends: MessageEnds,
         is_stream: bool,
-        // There while the rest of a message is waited for.
+        // Whether anything has come of the message or, but for a stream, of the body that is waited for.
+        is_begun: bool,
+        // There while the rest of it is waited for.
         too_late: Option<Pin<Box<Sleep>>>,
     }
 }
@@ -195,7 +227,7 @@ where
         let frame = match this.body.poll_frame(cx) {
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Ready(Some(frame)) => frame.map_err(Into::into)?,
-            Poll::Pending if this.ends.is_between() => return Poll::Pending,
+            Poll::Pending if !*this.is_begun => return Poll::Pending,
             Poll::Pending => {
                 let too_late = this.too_late.get_or_insert_with(|| Box::pin(sleep(MESSAGE_TIMEOUT)));
                 return if too_late.as_mut().poll(cx).is_ready() {
@@ -209,9 +241,12 @@ where
             if !this.charge.add(data.len()) {
                 return refused(RpcError::Store(StoreError::Overloaded));
             }
-            if this.ends.follow(data) > 0 {
+            let has_ended = this.ends.follow(data) > 0;
+            if *this.is_stream && has_ended {
+                // The next message has a time of its own.
                 *this.too_late = None;
             }
+            *this.is_begun = !*this.is_stream || !this.ends.is_between();
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -231,6 +266,7 @@ mod tests {
     use http::HeaderValue;
     use http_body_util::{BodyExt, StreamBody};
 
+    use super::super::held_answers::HeldAnswers;
     use super::*;
 
     fn charge(in_flight: &Arc<InFlight>, encoding: Option<&'static str>) -> Arc<Charge> {
@@ -257,6 +293,28 @@ mod tests {
         assert_eq!(in_flight.bytes(), 0);
     }
 
+    #[test]
+    fn a_connection_gets_one_request_of_the_largest_size_or_its_share() {
+        let in_flight = InFlight::new(16 * MAX_REQUEST_BYTES);
+        let mut connection = Some(Connection::new(HeldAnswers::new(0)));
+        let of_one = |connection: &mut _| share::around(connection, || charge(&in_flight, None));
+        let taken: Vec<_> =
+            (0..16).map(|_| of_one(&mut connection)).take_while(|call| call.add(usize::MAX)).collect();
+        assert_eq!(taken.len(), 3, "three of thirteen, but not four of twelve");
+        assert!(of_one(&mut connection).add(SMALL), "small ones go on");
+        let others: Vec<_> = (0..16)
+            .map(|_| of_one(&mut Some(Connection::new(HeldAnswers::new(0)))))
+            .take_while(|call| call.add(usize::MAX))
+            .collect();
+        assert_eq!(others.len(), 11, "many have one each");
+        assert!(of_one(&mut connection).add(SMALL), "and small ones still go on");
+        drop(others);
+        assert!(of_one(&mut Some(Connection::new(HeldAnswers::new(0)))).add(usize::MAX), "and so do others");
+        drop(taken);
+        assert_eq!(in_flight.bytes(), 0);
+        assert_eq!(connection.unwrap().requests.load(Ordering::Relaxed), 0);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_message_that_does_not_come_to_its_end_in_time_gives_its_room_back() {
         let in_flight = InFlight::new(usize::MAX);
@@ -281,6 +339,11 @@ mod tests {
         let request = Request::builder().uri("http://a/grpc.health.v1.Health/Check").body(()).unwrap();
         assert!(Charge::new(in_flight.clone(), &request).add(100));
         assert!(!charge(&in_flight, None).add(100));
+        // An encoding that is none makes no more of it.
+        let large = InFlight::new(usize::MAX);
+        let identity = charge(&large, Some("identity"));
+        assert!(identity.add(100));
+        assert_eq!(large.bytes(), 100);
     }
 
     #[test]

@@ -4,19 +4,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::at_once;
 use super::held_answers::Charge;
 use super::message_ends::MessageEnds;
 use crate::model::Record;
 use crate::model::limits::MAX_PAGE_BYTES;
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const OK: HeaderValue = HeaderValue::from_static("0");
 /// The tag of `BatchGetProfilesResponse.profiles`.
 const PROFILES_TAG: u8 = 1 << 3 | 2;
+
+/// Room for a profile of the usual size.
+const USUAL_PROFILE_BYTES: usize = 448;
+/// The length of a profile, which is less than 2 MiB, takes no more.
+const MAX_LENGTH_BYTES: usize = 3;
 
 /// A gRPC message as it is sent: its five-byte prefix, and its bytes, which are not copied.
 #[derive(Debug)]
@@ -36,25 +39,6 @@ impl Message {
         Some(Self { prefix: [0, length[0], length[1], length[2], length[3]], taken: 0, bytes, charge: None })
     }
 
-    /// A `BatchGetProfilesResponse` with these profiles. `None` when it is too large for an answer.
-    pub fn profiles(records: &[Record]) -> Option<Self> {
-        let field = |record: &Record| {
-            let length = record.profile_len();
-            1 + prost::length_delimiter_len(length) + length
-        };
-        let length = records.iter().map(field).sum();
-        if length > MAX_PAGE_BYTES {
-            return None;
-        }
-        let mut bytes = Vec::with_capacity(length);
-        for record in records {
-            bytes.push(PROFILES_TAG);
-            prost::encode_length_delimiter(record.profile_len(), &mut bytes).ok()?;
-            bytes.extend_from_slice(record.profile_bytes());
-        }
-        Self::encoded(bytes.into())
-    }
-
     /// Charges the message for as long as it is held.
     pub fn charge(&mut self, charge: Charge) {
         self.charge = Some(charge);
@@ -70,6 +54,59 @@ impl Message {
     fn prefix(&self) -> &[u8] {
         &self.prefix[usize::from(self.taken)..]
     }
+}
+
+/// A `BatchGetProfilesResponse` in the making. Each profile is copied once, from where it is cached.
+#[derive(Debug)]
+pub struct ProfilesMessage {
+    bytes: Vec<u8>,
+    is_too_large: bool,
+}
+
+impl ProfilesMessage {
+    /// Without any of so many profiles.
+    pub fn of(profiles: usize) -> Self {
+        Self { bytes: Vec::with_capacity(profiles * USUAL_PROFILE_BYTES), is_too_large: false }
+    }
+
+    /// Adds a profile.
+    pub fn push(&mut self, record: &Record) {
+        let profile = record.profile_bytes();
+        if self.is_too_large || self.bytes.len() + profile.len() + MAX_LENGTH_BYTES + 1 > MAX_PAGE_BYTES {
+            self.is_too_large = true;
+            return;
+        }
+        let (head, bytes) = field_head(profile.len());
+        self.bytes.extend_from_slice(&head[..bytes]);
+        self.bytes.extend_from_slice(profile);
+    }
+
+    /// The message. `None` when it is too large for an answer.
+    pub fn finish(mut self) -> Option<Message> {
+        if self.is_too_large {
+            return None;
+        }
+        // What is charged is what there is of it.
+        if self.bytes.capacity() > 2 * self.bytes.len() {
+            self.bytes.shrink_to_fit();
+        }
+        Message::encoded(self.bytes.into())
+    }
+}
+
+/// What stands before a profile of a length, and how much of it counts. prost would write it byte by byte into a vector that
+/// might grow with each.
+fn field_head(mut length: usize) -> ([u8; 1 + MAX_LENGTH_BYTES], usize) {
+    let mut head = [0; 1 + MAX_LENGTH_BYTES];
+    head[0] = PROFILES_TAG;
+    let mut place = 1;
+    while length >= 0x80 && place < MAX_LENGTH_BYTES {
+        head[place] = length as u8 | 0x80;
+        length >>= 7;
+        place += 1;
+    }
+    head[place] = length as u8;
+    (head, place + 1)
 }
 
 impl From<Bytes> for Message {
@@ -165,9 +202,7 @@ impl<R: Body<Data: Into<Message>>> Body for LaneBody<R> {
                 None if *ended => None,
                 None => {
                     *ended = true;
-                    let mut trailers = HeaderMap::with_capacity(1);
-                    trailers.insert(GRPC_STATUS, OK);
-                    Some(Ok(Frame::trailers(trailers)))
+                    Some(Ok(Frame::trailers(at_once::trailers())))
                 }
             }),
             LaneBodyProjection::Inner { body } => body.poll_frame(cx).map_ok(|frame| frame.map_data(Into::into)),
@@ -192,6 +227,16 @@ impl<R: Body<Data: Into<Message>>> Body for LaneBody<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_head_of_a_field_is_as_prost_writes_it() {
+        for length in [0, 1, 127, 128, 400, 16_383, 16_384, 17_000, 2_097_151] {
+            let mut expected = vec![PROFILES_TAG];
+            prost::encode_length_delimiter(length, &mut expected).unwrap();
+            let (head, bytes) = field_head(length);
+            assert_eq!(head[..bytes], expected, "{length}");
+        }
+    }
 
     #[test]
     fn a_message_is_its_prefix_and_its_bytes_however_it_is_taken() {

@@ -5,10 +5,11 @@
 //! [`deadline`] ends every call at its caller's deadline; `fast_lane` answers hot reads past all of that, and `call_lane` makes
 //! single writes and queries past tonic's router (with `first_piece`, `lane_request` and `lane_body` for what they share).
 //! `observed` and `call_notes` tell an observer what became of each call. [`in_flight`] bounds the bytes of all requests,
-//! `held_answers` those of all answers. [`services`] puts all of it together, with health
+//! `held_answers` those of all answers, `share` what one connection may have of both. [`services`] puts all of it together, with health
 //! and reflection beside it; how it is served is the server's business.
 
 pub mod admin_service;
+pub mod at_once;
 mod backup;
 mod call_lane;
 mod call_notes;
@@ -34,6 +35,7 @@ pub mod page_token;
 pub mod profile_service;
 mod reads;
 mod request;
+mod share;
 mod verify;
 mod watch;
 mod writes;

@@ -2,7 +2,7 @@
 //!
 //! A call begins when its head is there. It ends when its trailers (or a head that is all of its answer) are handed to
 //! the connection, or when its future or body is dropped before that: then nobody waited for it any more, and it is
-//! `CANCELLED`. An answer of the fast lane has its end in it, so its call ends at once and its body is not watched.
+//! `CANCELLED`; unless it panicked, which is `INTERNAL`, or the server has cut its connection, which is `UNAVAILABLE`. An answer of the fast lane has its end in it, so its call ends at once and its body is not watched.
 //!
 //! Invariant: each call that began ends once.
 
@@ -12,11 +12,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::Service;
 
+use super::at_once::AtOnce;
 use super::call_notes::{CallNotes, NotedBody};
 use super::held_answers::HeldBody;
 use super::lane_body::Message;
@@ -32,12 +34,14 @@ pub struct Observed<S> {
     inner: S,
     /// This clone's own: every connection has one, so the threads share no reference count.
     observer: Arc<Observer>,
+    /// The call that comes next, begun when there was no answer at once.
+    begun: Option<Running>,
 }
 
 impl<S> Observed<S> {
     /// Tells an observer about the calls of a service.
     pub fn new(inner: S, observer: Arc<Observer>) -> Self {
-        Self { inner, observer }
+        Self { inner, observer, begun: None }
     }
 }
 
@@ -61,12 +65,36 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let running = self.observer.is_on().then(|| Running::begin(&self.observer, &request));
+        let begun = self.begun.take();
+        let running = begun.or_else(|| self.observer.is_on().then(|| Running::begin(&self.observer, &request)));
         ObservedFuture { call: self.inner.call(request), running }
     }
 }
 
-/// A call that has begun and not ended. Dropped, it is cancelled.
+impl<S: AtOnce<Message>> AtOnce<Message> for Observed<S> {
+    fn at_once<B>(&mut self, request: &Request<B>, body: &Bytes) -> Option<Message> {
+        if !self.observer.is_on() {
+            return self.inner.at_once(request, body);
+        }
+        let running = Some(Running::begin(&self.observer, request));
+        let answer = {
+            let _attached = Running::attach(&running);
+            self.inner.at_once(request, body)
+        };
+        match (answer, running) {
+            (Some(message), Some(running)) => {
+                running.end_in_the_lane(body.len(), message.remaining());
+                Some(message)
+            }
+            (answer, running) => {
+                self.begun = running;
+                answer
+            }
+        }
+    }
+}
+
+/// A call that has begun and not ended. Dropped, it ends all the same.
 struct Running {
     observer: Arc<Observer>,
     method: Method,
@@ -149,7 +177,15 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.end(Code::CANCELLED);
+        if self.ended {
+            return;
+        }
+        // A panic of the call drops it while it unwinds.
+        self.end(match (std::thread::panicking(), self.origin.is_cut()) {
+            (true, _) => Code::INTERNAL,
+            (false, true) => Code::UNAVAILABLE,
+            (false, false) => Code::CANCELLED,
+        });
     }
 }
 

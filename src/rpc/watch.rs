@@ -194,3 +194,41 @@ impl<S: Store> Watch<S> {
         wire::WatchProfilesResponse { events, resume_token: token(self.call, &place), current }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::EngineRules;
+    use crate::engine::memory::MemoryStore;
+    use crate::model::{Canonicalization, Draft, Precondition, Profile, Write};
+    use crate::store::{Commit, NoObserver, PageBounds};
+
+    #[tokio::test]
+    async fn a_snapshot_token_whose_cursor_is_of_another_list_is_refused() {
+        let store = Arc::new(MemoryStore::new(EngineRules::default(), Arc::new(NoObserver)));
+        let put = |id: &str| {
+            let profile = Profile { id: id.into(), email: format!("{id}@x.example"), ..Profile::default() };
+            Write::put(Draft::from_profile(profile, Canonicalization::default(), "p").unwrap(), Precondition::None)
+        };
+        store.commit(Commit::all(["a", "b"].map(put).into())).await.unwrap();
+        let of_domain = Filter::domain(&Domain::parse("x.example", "domain").unwrap(), false);
+        let one = PageBounds { max_records: 1, max_bytes: usize::MAX };
+        let cursor = async |filter: &Filter| store.list(filter.scope(), None, one).await.unwrap().next.unwrap();
+        let cursors = [cursor(&Filter::all()).await, cursor(&of_domain).await];
+        let position = store.head().await.unwrap();
+        let feed = Arc::new(Feed::start(store, 10));
+        for (cursor, is_good) in cursors.into_iter().zip([true, false]) {
+            // A snapshot in the middle of its list, as `Place` writes it, under the right fingerprint and checksum.
+            let mut place = vec![2, position.as_bytes().len() as u8];
+            place.extend_from_slice(position.as_bytes());
+            place.extend_from_slice(&cursor.0);
+            let place = Place::decode(&place.into()).unwrap();
+            let start = Some(Start::ResumeToken(token(call_of(&Filter::all()), &place)));
+            let begun = watch(feed.clone(), pb::WatchProfilesRequest { start, ..Default::default() }).await;
+            match begun {
+                Ok(_) => assert!(is_good),
+                Err(error) => assert!(!is_good && matches!(error, RpcError::InvalidResumeToken), "{error:?}"),
+            }
+        }
+    }
+}

@@ -1,17 +1,23 @@
 //! The writing calls of `ProfileService`, but for the import.
 
 use prost::Message;
+use prost_types::FieldMask;
 
 use super::checked_write::{CheckedWrite, check_create, check_delete, check_update, request_mark};
 use super::codec::EncodedProfile;
 use super::error::RpcError;
+use super::held_answers::room_for;
 use super::profile_service::ProfileHandler;
 use super::wire;
-use crate::model::limits::{MAX_BATCH_BYTES, MAX_BATCH_WRITES};
+use crate::model::limits::{MAX_BATCH_BYTES, MAX_BATCH_WRITES, MAX_PROFILE_BYTES};
 use crate::model::{Canonicalization, Outcome, ProfileId, Record, Rejection, Violations};
 use crate::pb;
 use crate::pb::profile_write::Write as BatchedWrite;
 use crate::store::{Commit, RequestMark, Store, StoreError};
+
+/// The most bytes that a profile has in an answer beyond what its caller gave: id, etag, times, the canonical e-mail,
+/// and the lengths around it.
+const MAX_ADDED_BYTES: usize = 640;
 
 impl<S: Store> ProfileHandler<S> {
     pub(super) async fn create(&self, mut request: pb::CreateProfileRequest) -> Result<EncodedProfile, RpcError> {
@@ -61,6 +67,7 @@ impl<S: Store> ProfileHandler<S> {
             return Err(violations.into());
         }
         let request_id = std::mem::take(&mut request.request_id);
+        let answer_bytes = most_answered(&request, !request_id.is_empty());
         let mark = violations.check(request_mark("BatchWriteProfiles", &request_id, &request));
         let mut checked = Vec::with_capacity(request.writes.len());
         let mut paths = Vec::with_capacity(request.writes.len());
@@ -70,6 +77,7 @@ impl<S: Store> ProfileHandler<S> {
             paths.push(path);
         }
         let Some(mark) = mark.filter(|_| violations.is_empty()) else { return Err(violations.into()) };
+        let _room = room_for(answer_bytes)?;
         let mark = mark.map(|mark| with_made_ids(mark, &checked));
         let infos: Vec<_> = checked.iter().map(CheckedWrite::info).collect();
         let writes = checked.into_iter().map(|checked| checked.write).collect();
@@ -95,6 +103,24 @@ impl<S: Store> ProfileHandler<S> {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The most bytes that the answer to a batch can have. What an update of some fields leaves of the others is known only to
+/// the store, and so is what a repeated request finds.
+fn most_answered(request: &pb::BatchWriteProfilesRequest, may_be_repeated: bool) -> usize {
+    let answered = |write: &pb::ProfileWrite| {
+        let (profile, is_whole) = match &write.write {
+            Some(BatchedWrite::Create(create)) => (&create.profile, true),
+            Some(BatchedWrite::Update(update)) => {
+                let is_all = |mask: &FieldMask| mask.paths.first().is_some_and(|path| path == "*");
+                (&update.profile, update.update_mask.as_ref().is_some_and(is_all))
+            }
+            Some(BatchedWrite::Delete(_)) | None => return 0,
+        };
+        let given = profile.as_ref().filter(|_| is_whole && !may_be_repeated);
+        given.map_or(MAX_PROFILE_BYTES, Message::encoded_len) + MAX_ADDED_BYTES
+    };
+    request.writes.iter().map(answered).sum()
 }
 
 fn check_bounds(request: &pb::BatchWriteProfilesRequest) -> Result<(), Violations> {

@@ -1,4 +1,8 @@
 //! The admin listener: `/livez` and `/readyz` over HTTP/1, and what it is given besides, on a thread of its own.
+//!
+//! [`connections`] bounds what its clients may take: nobody has to say who he is here.
+
+mod connections;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -12,6 +16,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 
+use self::connections::Bounds;
 use crate::model::ProfileId;
 use crate::store::{Store, StoreState};
 
@@ -49,10 +54,10 @@ pub fn start<S: Store>(
         .merge(more);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
-        let served = runtime.block_on(async move {
+        let served: io::Result<()> = runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             tokio::select! {
-                served = async { axum::serve(listener, router).await } => served,
+                never = connections::serve(listener, router, Bounds::default()) => match never {},
                 () = stopped => Ok(()),
             }
         });

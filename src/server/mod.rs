@@ -5,6 +5,7 @@
 //! own, so that a busy server can still be probed, and there [`metrics`] shows what all floors know.
 
 pub mod admin;
+mod last_resort;
 mod log_filter;
 pub mod metrics;
 mod observe_settings;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::observe::SlowCalls;
 use crate::observe::traces::TraceOptions;
 
 /// What the server tells about itself.
@@ -24,6 +25,8 @@ pub struct ObserveSettings {
     /// A call that takes longer leaves a line in the log; zero for none.
     #[serde(with = "humantime_serde")]
     pub slow_request: Duration,
+    /// A call that fails by the server's fault leaves a line in the log.
+    pub failed_requests: bool,
 }
 
 impl Default for ObserveSettings {
@@ -35,6 +38,7 @@ impl Default for ObserveSettings {
             otlp_endpoint: String::new(),
             trace_ratio: 0.01,
             slow_request: Duration::from_millis(500),
+            failed_requests: true,
         }
     }
 }
@@ -48,6 +52,12 @@ impl ObserveSettings {
         );
         require((0.0..=1.0).contains(&self.trace_ratio), "observe.trace_ratio must be 0 to 1");
         require(self.slow_request <= Duration::from_secs(3600), "observe.slow_request must be at most 1h");
+    }
+
+    /// Who writes lines about slow and failed calls, if anybody is to.
+    pub fn lines(&self) -> Option<SlowCalls> {
+        let lines = SlowCalls::new(self.slow_request, self.failed_requests);
+        (self.failed_requests || !self.slow_request.is_zero()).then_some(lines)
     }
 
     /// Where traces are sent, if anywhere.
@@ -90,5 +100,15 @@ mod tests {
         assert_eq!(wrong(settings.clone()), Vec::<String>::new());
         assert_eq!(settings.traces().unwrap().endpoint, "http://[::1]:4317");
         assert_eq!(default().traces(), None);
+    }
+
+    #[test]
+    fn nobody_writes_lines_when_none_are_wanted() {
+        let lines = |slow_request, failed_requests| {
+            ObserveSettings { slow_request, failed_requests, ..ObserveSettings::default() }.lines().is_some()
+        };
+        let second = Duration::from_secs(1);
+        assert!(lines(second, true) && lines(second, false) && lines(Duration::ZERO, true));
+        assert!(!lines(Duration::ZERO, false));
     }
 }

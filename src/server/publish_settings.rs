@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::feed::publisher::{MessageOptions, PublisherOptions, Start, is_subject_prefix};
+use crate::feed::publisher::{Start, is_subject_prefix};
 
 const MIB: u64 = 1024 * 1024;
 const DAY: u64 = 24 * 3600;
@@ -106,7 +106,9 @@ impl PublishSettings {
         require(seconds(1, 600).contains(&self.ack_timeout), "publish.ack_timeout must be 1s to 10m");
     }
 
-    pub(super) fn options(&self) -> PublisherOptions {
+    #[cfg(feature = "nats")]
+    pub(super) fn options(&self) -> crate::feed::publisher::PublisherOptions {
+        use crate::feed::publisher::{MessageOptions, PublisherOptions};
         PublisherOptions {
             message: MessageOptions {
                 subject: self.subject.clone(),

@@ -13,7 +13,7 @@ use crate::feed::publisher::{Publisher, SharedFigures};
 use crate::store::Store;
 
 /// How long a shutdown waits for the publisher, which has bounds of its own that are shorter.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A publisher that runs, if one is wanted. Dropped, it is asked to end.
 pub struct Publishing {

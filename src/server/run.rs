@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::admin::{self, Admin};
+use super::last_resort::LastResort;
 use super::log_filter;
 use super::metrics::{self, Metrics, Sources};
 use super::open_files;
@@ -20,14 +21,20 @@ use super::stack::{self, ServerStore};
 use super::status_page;
 use crate::engine::sled::OpenError;
 use crate::feed::Feed;
+use crate::observe::panics;
 use crate::observe::slowest_calls::SlowestCalls;
 use crate::observe::traces::{Exporter, TraceError};
-use crate::observe::{Calls, Observer, SlowCalls};
+use crate::observe::{Calls, Observer};
 use crate::rpc;
 use crate::store::{Store, StoreError, StoreState};
 
 /// How long a shutdown waits at most for the collector to take the last traces.
 const LAST_TRACES: Duration = Duration::from_secs(2);
+
+/// What a drain may take longer than `server.drain_timeout`, for the connections that are cut and the admin listener.
+const DRAIN_SLACK: Duration = Duration::from_secs(5);
+/// How many syncs in a row, each of which just does not take too long, the closing of the store waits for.
+const CLOSING_SYNCS: u32 = 4;
 
 /// Why a server cannot start or has to stop.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +87,7 @@ pub struct Server {
     limits: ServingLimits,
     figures: Arc<ServingFigures>,
     drain_delay: Duration,
+    sync_timeout: Duration,
     /// No more calls are wanted.
     unready: CancellationToken,
     /// Ends the reading of figures for the status page.
@@ -91,6 +99,7 @@ impl Server {
     ///
     /// The addresses first: a port in use is found before anything on disk is touched.
     pub async fn start(settings: &Settings, sample: Option<u64>) -> Result<Self, ServeError> {
+        panics::count();
         open_files::prepare_for(settings.limits.connections);
         let listen = |key, address: SocketAddr| move |source: io::Error| ServeError::Listen { key, address, source };
         let grpc = bind(settings.server.listen).map_err(listen("server.listen", settings.server.listen))?;
@@ -124,6 +133,8 @@ impl Server {
                 serving: figures.clone(),
                 main: tokio::runtime::Handle::current().metrics(),
                 limits: settings.limits.clone(),
+                page_bytes: settings.cache.page_bytes,
+                held_log_bytes: settings.store.held_log_bytes,
                 publisher: publishing.figures().cloned(),
             })));
         }
@@ -147,7 +158,9 @@ impl Server {
             };
             routes = routes.merge(status_page::routes(sources, figures_end.clone()));
         }
-        observer = observer.with_sink(Arc::new(SlowCalls::new(settings.observe.slow_request)));
+        if let Some(lines) = settings.observe.lines() {
+            observer = observer.with_sink(Arc::new(lines));
+        }
         for variable in otel_variables::standard().unusable {
             tracing::warn!(variable, "a variable of OpenTelemetry has a value that cannot be used here");
         }
@@ -163,6 +176,7 @@ impl Server {
             limits: settings.serving_limits(),
             figures,
             drain_delay: settings.server.drain_delay,
+            sync_timeout: settings.store.sync_timeout,
             unready,
             _figures_end: figures_end.drop_guard(),
         })
@@ -183,10 +197,13 @@ impl Server {
         self.store.status().totals.profiles
     }
 
-    /// Serves until `shutdown` completes or the store fails; then drains, closes the store and returns.
+    /// Serves until `shutdown` completes or the store fails; then drains, closes the store and returns. A drain or a close
+    /// that does not end ends the process.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let mut state = self.store.watch_state();
         let draining = CancellationToken::new();
+        let closing_bound = publishing::PATIENCE + CLOSING_SYNCS * self.sync_timeout + LAST_TRACES + DRAIN_SLACK;
+        let closing = || LastResort::exit_after(closing_bound, "the closing of the store", "the server was stopped");
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let stack = self.services.stack();
         let serving = serving::serve_counted(self.grpc, stack, threads, self.limits, self.figures, draining.clone());
@@ -202,11 +219,16 @@ impl Server {
                     Ok(()) => "the serving loop ended early".into(),
                     Err(error) => error.to_string(),
                 });
+                let _in_time = closing();
                 self.admin.stop();
-                self.store.close().await.map_err(ServeError::Close)?;
-                return Err(ServeError::Start(error));
+                let closed = self.store.close().await.map_err(ServeError::Close);
+                stop_traces(self.traces).await;
+                return closed.and(Err(ServeError::Start(error)));
             }
         };
+        let drain_bound = self.drain_delay + self.limits.drain_timeout + DRAIN_SLACK;
+        let why = failed.as_deref().unwrap_or("the server was stopped");
+        let drained_in_time = LastResort::exit_after(drain_bound, "the drain", why);
         tracing::info!(failed = failed.is_some(), "draining");
         self.services.set_not_serving().await;
         self.unready.cancel();
@@ -225,15 +247,23 @@ impl Server {
         if let Some(cause) = failed {
             // The publisher ends with the process. The store stays as it is: closing it would touch what has failed.
             std::mem::forget(self.store);
+            stop_traces(self.traces).await;
             return Err(ServeError::StoreFailed { cause });
         }
+        drop(drained_in_time);
+        let _closed_in_time = closing();
         self.publishing.stop().await;
         let closed = self.store.close().await.map_err(ServeError::Close);
-        if let Some(traces) = self.traces {
-            // An error means a panic, which has been logged.
-            let _ = tokio::task::spawn_blocking(move || traces.stop(LAST_TRACES)).await;
-        }
+        stop_traces(self.traces).await;
         closed
+    }
+}
+
+/// Sends the last traces.
+async fn stop_traces(traces: Option<Exporter>) {
+    if let Some(traces) = traces {
+        // An error means a panic, which has been logged.
+        let _ = tokio::task::spawn_blocking(move || traces.stop(LAST_TRACES)).await;
     }
 }
 

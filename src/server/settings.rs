@@ -18,6 +18,7 @@ use super::store_settings::StoreSettings;
 use crate::feed::MAX_WATCHERS;
 use crate::model::Canonicalization;
 use crate::model::limits::MAX_REQUEST_BYTES;
+use crate::observe::log_filter;
 use crate::rpc;
 
 const MIB: u64 = 1024 * 1024;
@@ -332,8 +333,8 @@ impl Settings {
         self.limits.check(&mut require);
         self.publish.check(&mut require);
         self.observe.check(&mut require);
-        if let Err(error) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
-            require(false, &format!("log.filter cannot be read: {error}"));
+        if let Err(error) = log_filter::check(&self.log.filter) {
+            require(false, &format!("log.filter cannot be used: {error}"));
         }
         if wrong.is_empty() { Ok(()) } else { Err(SettingsError::OutOfBounds(wrong)) }
     }

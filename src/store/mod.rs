@@ -196,6 +196,12 @@ pub trait Store: Send + Sync + 'static {
     /// All holds, in the order of their names.
     fn holds(&self) -> impl Future<Output = Result<Vec<Hold>, StoreError>> + Send;
 
+    /// Whether holds were lost by damage before this store was opened. Then a name that holds nothing may have held
+    /// something, and whoever it belongs to begins with the oldest change.
+    fn has_lost_holds(&self) -> bool {
+        false
+    }
+
     /// Wakes whoever waits for changes. It holds the newest position whose changes can be read; since it carries no
     /// changes, nobody who looks at it late misses any. It holds it before the commit's caller is answered.
     fn watch_head(&self) -> watch::Receiver<Position>;

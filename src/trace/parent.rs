@@ -30,10 +30,19 @@ pub enum Parent {
 impl Parent {
     /// Reads a `traceparent` header (W3C Trace Context, section 3.2). Later versions may have more behind.
     pub fn parse(header: &[u8]) -> Self {
-        Self::read(header).unwrap_or(Self::Malformed)
+        match Self::read(header) {
+            None => Self::Malformed,
+            Some((_, flags)) if flags & SAMPLED == 0 => Self::Unsampled,
+            Some((parent, _)) => Self::Sampled(parent),
+        }
     }
 
-    fn read(header: &[u8]) -> Option<Self> {
+    /// The trace that a header names, whether or not its caller records it: others may.
+    pub fn trace_id_in(header: &[u8]) -> Option<TraceId> {
+        Self::read(header).map(|(parent, _)| parent.trace_id())
+    }
+
+    fn read(header: &[u8]) -> Option<(TraceParent, u8)> {
         let (fields, rest) = header.split_at_checked(LENGTH)?;
         let [version] = hex(&fields[..2])?;
         let dashes = [fields[2], fields[35], fields[52]] == *b"---";
@@ -46,7 +55,7 @@ impl Parent {
         if parent.trace_id == [0; 16] || parent.span_id == [0; 8] {
             return None;
         }
-        Some(if flags & SAMPLED == 0 { Self::Unsampled } else { Self::Sampled(parent) })
+        Some((parent, flags))
     }
 }
 
@@ -124,6 +133,8 @@ mod tests {
         let sampled = Parent::Sampled(TraceParent::parse(SAMPLED_HEADER).unwrap());
         assert_eq!(Parent::parse(&with(53, "00")), Parent::Unsampled);
         assert_eq!(Parent::parse(&with(53, "02")), Parent::Unsampled);
+        let trace_id = Parent::trace_id_in(&with(53, "00")).unwrap().to_string();
+        assert_eq!(trace_id, "4bf92f3577b34da6a3ce929d0e0e4736", "it has its trace all the same");
         assert_eq!(Parent::parse(&with(53, "ff")), sampled);
         assert_eq!(Parent::parse(&[&with(0, "01")[..], b"-more"].concat()), sampled, "a later version");
         let zeros = "0".repeat(32);

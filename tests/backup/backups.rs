@@ -100,6 +100,8 @@ async fn after_a_restore_all_reads_agree_and_etags_of_before_match_nothing() {
     let restored = open(&restored_dir).await.unwrap();
     let after = contents(&restored).await;
     assert_eq!(names(&after), names(&before));
+    let (old, new) = (store.head().await.unwrap(), restored.head().await.unwrap());
+    assert!(new.as_bytes() > old.as_bytes(), "what the restored store does sorts behind what was done before");
     assert_eq!(
         restored.list_domains(None, profilestore::store::DomainOrder::Index, None, 100).await.unwrap(),
         domains

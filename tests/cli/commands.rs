@@ -190,3 +190,39 @@ fn watch_prints_changes_as_json_and_goes_on_after_a_token() {
     assert_eq!(wrong.code, 1);
     assert!(wrong.err.contains("resume_token"), "{wrong:?}");
 }
+
+#[test]
+fn watch_keeps_its_place_in_a_token_file_also_when_nothing_happens() {
+    let server = Server::with_profiles();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("place");
+    let file = path.to_str().unwrap();
+    let of_nobody = ["watch", "nobody.example", "--token-file", file];
+    let mut idle = server.command(&of_nobody).stdout(Stdio::null()).spawn().unwrap();
+    let place = || std::fs::read_to_string(&path).unwrap_or_default();
+    let changed = |before: &str| {
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while place() == before {
+            assert!(std::time::Instant::now() < patience, "the place must move on");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    };
+    changed("");
+    let first = place();
+    // Of another domain: the watch prints nothing, and its place moves on all the same.
+    assert_eq!(server.run(&["delete", "bob"]).code, 0);
+    changed(&first);
+    idle.kill().unwrap();
+    idle.wait().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let ids = |ran: &Ran| json(ran).iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let all = ["watch", "--from", "oldest", "--limit", "1", "--token-file", file];
+    let first = ids(&server.run(&all));
+    assert_eq!(server.run(&["put", "new"]).code, 0);
+    let then = ids(&server.run(&all));
+    // The file says where to go on, and --from no more.
+    assert_eq!([first, then].concat(), ["ada", "bob", "eve", "bob", "new"]);
+    std::fs::write(&path, "").unwrap();
+    let empty = server.run(&all);
+    assert_eq!((empty.code, empty.err.contains("holds no token")), (1, true), "{empty:?}");
+}

@@ -196,6 +196,8 @@ fn a_server_killed_in_the_middle_gives_counted_errors_and_a_report() {
     let (requests, errors) = (number(report, "all.requests"), number(report, "all.errors"));
     assert!(errors > 0 && requests - errors >= 400, "{report}");
     assert!(number(report, "all.errorsByCode.UNAVAILABLE") > 0, "{report}");
+    // What failed has times too, which are told beside.
+    assert!(report["all"]["latencyMicrosWithErrors"]["p50"].as_f64().unwrap() > 0.0, "{report}");
     assert!(ran.err.contains("the first error was UNAVAILABLE"), "{ran:?}");
 }
 

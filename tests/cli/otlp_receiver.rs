@@ -242,12 +242,17 @@ impl Observed {
 
     /// An HTTP/1 request to the admin listener: the status and the body.
     pub fn admin(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        self.admin_as("localhost", method, path, body)
+    }
+
+    /// The same with another name for the server.
+    pub fn admin_as(&self, host: &str, method: &str, path: &str, body: &str) -> (u16, String) {
         use std::io::Read;
         let mut stream = std::net::TcpStream::connect(&self.admin).unwrap();
         let length = body.len();
         write!(
             stream,
-            "{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
         )
         .unwrap();
         stream.write_all(body.as_bytes()).unwrap();

@@ -19,6 +19,8 @@ const SECRETS: [&str; 8] = [
     "zyxbroken",
 ];
 
+const CONTEXT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 fn secret_profile(number: usize) -> Profile {
     Profile {
         id: format!("subject-{number}"),
@@ -62,6 +64,8 @@ async fn broad_run(server: &Observed) {
     profiles.update_profile(UpdateProfileRequest { profile: Some(profile), ..Default::default() }).await.unwrap();
     for email in ["zyxmail-local.4@zyxdomain-4.example", "zyxlookup@zyxdomain.example", "zyxbadmail@@x"] {
         let mut request = Request::new(LookupProfilesByEmailRequest { email: email.into(), ..Default::default() });
+        // A state is looked at only beside a context.
+        request.metadata_mut().insert("traceparent", CONTEXT.parse().unwrap());
         for header in ["x-request-id", "tracestate", "user-agent", "zyxbroken-header"] {
             request.metadata_mut().insert(header, "zyxlookup@zyxdomain=1".parse().unwrap());
         }
@@ -116,7 +120,17 @@ fn nothing_that_a_server_tells_about_itself_names_what_is_in_a_profile() {
         ("PROFILESTORE__LOG__FILTER", "debug,profilestore=trace"),
     ]);
     server.block_on(broad_run(&server));
-    let pages: Vec<_> = ["/metrics", "/livez", "/readyz", "/log/filter", "/", "/status", "/zyxbroken"]
+    // The status page shows domains, which are not persons, and ids as tags.
+    let mut status = String::new();
+    crate::wait_until("the status page has what is read", || {
+        status = server.admin("GET", "/status.json", "").1;
+        status.contains("zyxdomain-")
+    });
+    assert!(!status.contains("subject-"), "{status}");
+    for secret in SECRETS.into_iter().filter(|secret| *secret != "zyxdomain") {
+        assert!(!status.contains(secret), "{secret} is on the status page: {status}");
+    }
+    let pages: Vec<_> = ["/metrics", "/livez", "/readyz", "/log/filter", "/", "/zyxbroken"]
         .iter()
         .map(|path| server.admin("GET", path, "").1)
         .collect();
@@ -130,6 +144,8 @@ fn nothing_that_a_server_tells_about_itself_names_what_is_in_a_profile() {
         receiver.spans().len()
     );
     assert!(pages[0].contains("grpc_server_handled_total"));
+    let look_ups = receiver.spans().into_iter().filter(|span| span.name.ends_with("/LookupProfilesByEmail"));
+    assert!(look_ups.count() >= 3, "those with a state are among the spans");
     for secret in SECRETS {
         // What leaves this process encoded in hexadecimal or as bytes is looked for as well.
         let bytes = format!("{:?}", secret.as_bytes());

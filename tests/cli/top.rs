@@ -82,3 +82,35 @@ fn top_says_what_is_wrong() {
     let ran = run(&["top", "--once", "--addr", &port, "--timeout", "1s"]);
     assert!(ran.code == 1 && ran.err.contains("profilestore serve"), "{ran:?}");
 }
+
+#[test]
+fn top_goes_on_when_the_server_is_back_and_ends_when_it_stays_away() {
+    let mut server = Server::start_again_and_again();
+    let mut looks = server.command(&["top", "--json", "--interval", "100ms", "--timeout", "1s"]);
+    let mut looks = looks.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let next = |lines: &mut dyn BufRead| {
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "it has ended");
+        line
+    };
+    let mut reports = BufReader::new(looks.stdout.take().unwrap());
+    let mut errors = BufReader::new(looks.stderr.take().unwrap());
+    assert!(next(&mut reports).contains("profileCount"));
+    server.kill();
+    // Calls are repeated for a while before they fail.
+    assert!(next(&mut errors).contains("no answer: "));
+    server.start_again();
+    // Those that it made before the kill, and one that it makes now.
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    let made_at = |line: String| serde_json::from_str::<serde_json::Value>(&line).unwrap()["time"].as_f64().unwrap();
+    while made_at(next(&mut reports)) < since {}
+    looks.kill().unwrap();
+    looks.wait().unwrap();
+
+    let counted = ["top", "--count", "1000000", "--interval", "100ms", "--timeout", "200ms"];
+    let mut counted = server.command(&counted).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    next(&mut BufReader::new(counted.stdout.as_mut().unwrap()));
+    server.kill();
+    assert_eq!(counted.wait().unwrap().code(), Some(1));
+}

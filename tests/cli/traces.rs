@@ -101,6 +101,15 @@ fn a_write_is_followed_from_its_caller_to_its_group_and_to_the_watcher() {
         assert!(part.end_time_unix_nano <= group.end_time_unix_nano);
     }
     assert_eq!(event.traceparent, format!("00-{TRACE}-{}-01", hex(&call.span_id)));
+    wait_until("all spans have left", || {
+        let page = server.admin("GET", "/metrics", "").1;
+        let count = |what: &str| {
+            let name = format!("profilestore_trace_spans_{what}_total ");
+            page.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse::<usize>().unwrap()
+        };
+        let (made, exported) = (count("made"), count("exported"));
+        made > 4 && made == exported && exported == receiver.spans().len() && count("failed") == 0
+    });
 }
 
 #[test]
@@ -221,13 +230,17 @@ fn only_the_servers_faults_are_errors_and_a_slow_calls_line_has_its_trace() {
 }
 
 #[test]
-fn without_a_collector_a_callers_trace_still_goes_with_its_write() {
-    let server = Observed::start(&[]);
+fn without_a_collector_a_callers_trace_still_goes_with_its_write_and_is_in_a_slow_calls_line() {
+    let server = Observed::start(&[("PROFILESTORE__OBSERVE__SLOW_REQUEST", "1ns")]);
     let event = server.block_on(async {
         server.profiles().create_profile(with_context(create("ada"), "01")).await.unwrap();
         first_event(&server).await
     });
     assert_eq!(event.traceparent, format!("00-{TRACE}-{CALLER}-01"));
+    // Others may record the trace, whatever this caller does.
+    server.block_on(async { server.profiles().get_profile(with_context(get("ada"), "00")).await.unwrap() });
+    let line = server.wait_for_line("a call was slow", |line| line["method"] == GET);
+    assert_eq!(line["trace_id"], TRACE);
     // It is in the log, so it is there after a restart as well.
     let mut server = server;
     server.stop();

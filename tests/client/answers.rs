@@ -11,6 +11,7 @@ use http::Request;
 use parking_lot::Mutex;
 use profilestore::client::{ClientError, Code, PageOptions};
 use profilestore::model::Canonicalization;
+use profilestore::rpc::at_once::NeverAtOnce;
 use profilestore::server::serving::{self, ServingLimits};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -37,7 +38,7 @@ impl CountingServer {
         let stack = services.generated();
         let calls = Arc::new(Mutex::new(Vec::new()));
         let (noted, statuses) = (calls.clone(), Arc::new(Mutex::new(statuses.into_iter())));
-        let service = tower::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let service = tower::service_fn(move |request: Request<serving::RequestBody>| {
             let timeout = request.headers().get("grpc-timeout").map(|value| value.to_str().unwrap().to_owned());
             noted.lock().push(timeout);
             let status = statuses.lock().next();
@@ -53,7 +54,7 @@ impl CountingServer {
         let address = listener.local_addr().unwrap();
         let limits = ServingLimits::default();
         let end = CancellationToken::new();
-        tokio::spawn(serving::serve(listener, service, 1, limits, end.clone()));
+        tokio::spawn(serving::serve(listener, NeverAtOnce(service), 1, limits, end.clone()));
         Self { address, calls, _end: end.drop_guard() }
     }
 

@@ -30,6 +30,10 @@ macro_rules! forward_log_and_state_to {
             self.$inner.holds().await
         }
 
+        fn has_lost_holds(&self) -> bool {
+            self.$inner.has_lost_holds()
+        }
+
         fn watch_head(&self) -> tokio::sync::watch::Receiver<profilestore::store::Position> {
             self.$inner.watch_head()
         }

@@ -180,8 +180,16 @@ async fn a_page_that_is_asked_for_again_comes_from_the_cache_until_a_profile_of_
         (from_the_cache, QueryProfilesByDomainResponse::decode(&body[5..]).unwrap().profiles.len())
     };
     assert_eq!([ask().await, ask().await, ask().await], [(false, 4), (false, 4), (true, 4)]);
-    commit(&*store, vec![put("elsewhere", "eve@other.example", "Eve")]).await;
-    assert_eq!(ask().await, (true, 4));
+    // Domains share what ends their pages with one in thousands, by chance; not three in a row.
+    let mut stayed = 0;
+    for other in ["other.example", "another.example", "third.example"] {
+        commit(&*store, vec![put("elsewhere", &format!("eve@{other}"), "Eve")]).await;
+        let (from_the_cache, profiles) = ask().await;
+        assert_eq!(profiles, 4);
+        stayed += usize::from(from_the_cache);
+        ask().await;
+    }
+    assert!(stayed > 0, "changes elsewhere leave the page");
     commit(&*store, vec![put("fifth", "eve@a.example", "Eve")]).await;
     assert_eq!([ask().await, ask().await], [(false, 5), (true, 5)]);
     store.close().await.unwrap();

@@ -74,3 +74,60 @@ async fn a_restore_to_a_point_that_is_interrupted_anywhere_leaves_nothing_that_o
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_restores_into_one_directory_one_is_refused_and_leaves_the_other_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, log) = backed_up(dir.path()).await;
+    for was_there in [false, true] {
+        let target = dir.path().join(format!("target-{was_there}"));
+        if was_there {
+            fs::create_dir(&target).unwrap();
+        }
+        // While the first stands in the middle of its work the second comes.
+        let (second, tried) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
+        let disk = Disk::system().with_faults({
+            let (file, target, second) = (file.clone(), target.clone(), second.clone());
+            let log = dir.path().join("live");
+            move |point| {
+                if point == Point::RebuildBegun && !tried.swap(true, Ordering::SeqCst) {
+                    let log = KeptLog { dir: log.clone(), until: Until::End };
+                    let outcome = restore(&file, &log, &target, &Faults::new(None));
+                    *second.lock() = Some(outcome.map_err(|error| error.to_string()));
+                }
+                Ok(())
+            }
+        });
+        let first = SledOptions { disk, ..options(&target, &Faults::new(None)) };
+        restore_with_log(&file, Some(&log), &first).unwrap();
+        let refused = second.lock().take().unwrap().unwrap_err();
+        assert!(refused.contains("is not empty: it holds restoring"), "{refused}");
+        let store = open(&target, &Faults::new(None)).await.unwrap();
+        assert_eq!(contents(&store).await, after(ROUNDS));
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_restores_into_one_directory_at_once_one_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, log) = backed_up(dir.path()).await;
+    for round in 0..10 {
+        let target = dir.path().join(format!("target-{round}"));
+        let begin = std::sync::Barrier::new(4);
+        let outcomes: Vec<_> = std::thread::scope(|scope| {
+            let one = || {
+                begin.wait();
+                restore(&file, &log, &target, &Faults::new(None)).map_err(|error| error.to_string())
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(one)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+        let refused = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+        assert!(refused.into_iter().all(|error| error.contains("is not empty")), "{outcomes:?}");
+        let store = open(&target, &Faults::new(None)).await.unwrap();
+        assert_eq!(contents(&store).await, after(ROUNDS));
+        store.close().await.unwrap();
+    }
+}

@@ -4,7 +4,7 @@ First the data directory is on a small filesystem of its own. Profiles are writt
 DISK_LOW: before the disk is full, reads go on, and with room again writes are taken by themselves. Then the disk is filled to the
 last byte under load, the server is killed, and it must open again with everything that was acknowledged. Last, the
 syncs of the commit log, and then those of sled, take longer than store.sync_timeout: the process must end with 1 and a
-line that says why. And with every sync delayed by 50 ms, gets must be answered as before: how long they take is printed.
+line that says why; so it must when a read does not return, and when the disk hangs while the server is stopped. And with every sync delayed by 50 ms, gets must be answered as before: how long they take is printed.
 
 Usage: disk_check.py. Mounting needs root and loop devices; says so and leaves that part out where they are missing.
 """
@@ -198,6 +198,64 @@ def check_slow_disk(checks: Checks, scratch: Path, about: str, named: str) -> No
         server.__exit__(None, None, None)
 
 
+def check_slow_reads(checks: Checks, scratch: Path) -> None:
+    """A read that does not return takes its serving thread along, and the process ends all the same."""
+    checks.section("a read that does not return")
+    switch = scratch / "slow"
+    environment = preloaded(scratch, "slow_disk", SLOW_DISK_READS="/sled/", SLOW_DISK_SWITCH=str(switch))
+    switch.unlink(missing_ok=True)
+    server = Server("--sample", str(SAMPLE), config=SLOW_SETTINGS, environment=environment)
+    try:
+        server.start()
+        # After a start behind a clean close nothing has been read yet.
+        checks.equal(server.stop(), 0, "exit code")
+        server.start()
+        with server.channel() as channel:
+            switch.touch()
+            ids = [f"user-{number:08d}" for number in range(0, SAMPLE, 10)]
+            began = time.monotonic()
+            calls = [profiles(channel).GetProfile.future(pb.GetProfileRequest(id=id), timeout=PATIENCE_SECONDS) for id in ids]
+            code = server.wait(STOP_SECONDS)
+            checks.equal(code, 1, "exit code")
+            checks.that(time.monotonic() - began < PATIENCE_SECONDS, "the process ends soon")
+            checks.that(any(call.code() != grpc.StatusCode.OK for call in calls), "some reads got no answer")
+        checks.that("a read of the state has not returned within 1s" in server.log(), "the line says why")
+        checks.that("the drain has not ended within" in server.log(), "the end did not wait for the thread")
+        switch.unlink()
+        server.start()
+        checks.equal(server.stop(), 0, "exit code after the restart")
+    except ServerFailed as failure:
+        checks.that(False, f"a read that hangs: {failure}")
+    finally:
+        server.__exit__(None, None, None)
+
+
+def check_slow_stop(checks: Checks, scratch: Path, about: str, named: str) -> None:
+    """Syncs that hang while the server is stopped."""
+    checks.section(f"syncs of {about} that do not return while the server is stopped")
+    switch = scratch / "slow"
+    environment = preloaded(scratch, "slow_disk", SLOW_DISK=about, SLOW_DISK_SWITCH=str(switch))
+    switch.unlink(missing_ok=True)
+    server = Server(config=SLOW_SETTINGS, environment=environment)
+    try:
+        server.start()
+        with server.channel() as channel:
+            filler = Filler(profiles(channel))
+            checks.equal(filler.write(), "", "a write while the disk is well")
+        switch.touch()
+        checks.equal(server.stop(), 1, f"{about}: exit code")
+        checks.that(f"{named} has not returned within 1s" in server.log(), f"{about}: the line says why")
+        switch.unlink()
+        server.start()
+        with server.channel() as channel:
+            same_profiles(checks, profiles(channel), filler, f"{about}: after the restart")
+        checks.equal(server.stop(), 0, f"{about}: exit code after the restart")
+    except ServerFailed as failure:
+        checks.that(False, f"{about}: {failure}")
+    finally:
+        server.__exit__(None, None, None)
+
+
 def load(server: Server, *arguments: str) -> subprocess.Popen[str]:
     """The program's own load generator."""
     command = [str(release_binary()), "load", "--json", "--duration", "3s", *arguments]
@@ -241,6 +299,8 @@ def main() -> None:
     try:
         check_slow_disk(checks, scratch, "/commit-log/", "a sync of the commit log")
         check_slow_disk(checks, scratch, "/sled/", "a flush of sled")
+        check_slow_reads(checks, scratch)
+        check_slow_stop(checks, scratch, "/commit-log/", "a sync of the commit log")
         check_delayed_syncs(checks, scratch)
         if os.geteuid() != 0 or not mounts_work(scratch):
             print("disk_check: PART NOT RUN: a small disk needs root and loop devices")

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from google.protobuf.field_mask_pb2 import FieldMask
+
 from raw_http2 import SERVICE
 from serving_check import CONTINUATION, HEADERS, LARGE_DOMAIN, OPENING, PING, PREFACE, RST_STREAM, SETTINGS, http2_frame
 from stubs import Profile, pb
@@ -26,6 +28,8 @@ SEND_SECONDS = 0.5
 HALF_OPEN = 4000
 UNREAD_CONNECTIONS = 10
 UNREAD_CALLS = 60
+UNREAD_WRITES = 200
+UNENDED_CALLS = 200
 MIB = 1024 * 1024
 
 
@@ -163,6 +167,44 @@ def unread() -> Iterator[bytes]:
         yield http2_frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1))
 
 
+def unended() -> Iterator[bytes]:
+    """Whole requests whose bodies never end, each charged for the most that a message can become."""
+    gzipped = GET + literal(b"grpc-encoding", b"gzip")
+    request = pb.GetProfileRequest(id=random.Random(1).randbytes(4100).hex())
+    body = message(gzip.compress(request.SerializeToString()), flag=1)
+    for stream in itertools.islice(streams(), UNENDED_CALLS):
+        yield call(stream, gzipped, body, end=False)
+    while True:
+        # Alive, and no more.
+        time.sleep(0.05)
+        yield http2_frame(PING, 0, 0, b"12345678")
+
+
+def unread_writes() -> Iterator[bytes]:
+    """Small batches that change nothing, with answers of more than a megabyte that nobody reads."""
+    name = FieldMask(paths=["display_name"])
+    updates = [pb.UpdateProfileRequest(profile=Profile(id=f"large-{number:03}"), update_mask=name) for number in range(100)]
+    batch = pb.BatchWriteProfilesRequest(writes=[pb.ProfileWrite(update=update) for update in updates])
+    body = message(batch.SerializeToString())
+    block = call_of("BatchWriteProfiles")
+    for stream in itertools.islice(streams(), UNREAD_WRITES):
+        yield call(stream, block, body)
+    while True:
+        time.sleep(0.05)
+        yield http2_frame(PING, 0, 0, b"12345678")
+
+
+def several(make: Callable[[], Iterator[bytes]]) -> Callable[[str, float], tuple[int, int]]:
+    """Some connections at a time that each do the same."""
+
+    def attack(address: str, deadline: float) -> tuple[int, int]:
+        with ThreadPoolExecutor(UNREAD_CONNECTIONS) as threads:
+            ends = [threads.submit(pour, address, deadline, make, 0) for _ in range(UNREAD_CONNECTIONS)]
+        return sum(end.result()[0] for end in ends), sum(end.result()[1] for end in ends)
+
+    return attack
+
+
 def pour(address: str, deadline: float, make: Callable[[], Iterator[bytes]], keep: int) -> tuple[int, int]:
     """Sends what `make` gives over one connection after the other; `keep` of them stay open, unread, when they are full."""
     host, port = address.split(":")
@@ -243,13 +285,6 @@ def churn(address: str, deadline: float) -> tuple[int, int]:
     return made, sent
 
 
-def nothing_is_read(address: str, deadline: float) -> tuple[int, int]:
-    """Some connections at a time that ask for much and read nothing."""
-    with ThreadPoolExecutor(UNREAD_CONNECTIONS) as threads:
-        ends = [threads.submit(pour, address, deadline, unread, 0) for _ in range(UNREAD_CONNECTIONS)]
-    return sum(end.result()[0] for end in ends), sum(end.result()[1] for end in ends)
-
-
 def writes(address: str, deadline: float) -> tuple[int, int]:
     """The largest writes there are, as many as it gets in: well-formed, and answered or refused."""
     text = "x" * 15_000
@@ -265,7 +300,9 @@ ATTACKS: dict[str, Callable[[str, float], tuple[int, int]]] = {
     "continuations": lambda address, deadline: pour(address, deadline, continuations, 0),
     "half-open connections": half_open,
     "connections and no more": churn,
-    "nothing is read": nothing_is_read,
+    "nothing is read": several(unread),
+    "answers of writes are not read": several(unread_writes),
+    "requests do not end": several(unended),
     "garbage": lambda address, deadline: pour(address, deadline, garbage, 0),
     "control frames": lambda address, deadline: pour(address, deadline, control_frames, 0),
     "messages": lambda address, deadline: pour(address, deadline, messages, 20),

@@ -74,6 +74,12 @@ def check_stream(
     wrong = [profile_id for profile_id in wanted if wanted[profile_id] != ordered.get(profile_id)]
     checks.equal(len(wrong), 0, "profiles whose messages are not in order")
     checks.that(all(message.headers["Nats-Msg-Id"] == message.id for message in messages), "the ids of messages")
+    sequences: dict[str, list[str]] = {}
+    for message in messages:
+        sequences.setdefault(message.event["subject"], []).append(message.event["sequence"])
+    wrong = [each for each, found_of in sequences.items() if found_of != sorted(set(found_of))]
+    checks.equal(len(wrong), 0, "profiles whose messages do not have rising sequences")
+    checks.that(any(message.kind == "left" for message in messages), "profiles moved to other domains")
     missed = 0
     for writer in writers:
         etags: dict[str, list[str]] = {}

@@ -159,16 +159,27 @@ def check_full(checks: Checks) -> None:
 def check_refusals(checks: Checks) -> None:
     """Each reason is named once, and no secret is."""
     users = f'authorization {{ users = [{{user: "ada", password: "{PASSWORD}"}}] }}\n'
+    permissions = '{publish: {deny: ["profiles.>"]}}'
+    denied = f'authorization {{ users = [{{user: "ada", password: "{PASSWORD}", permissions: {permissions}}}] }}\n'
     cases = [
         ("no JetStream", False, "", "", [], "the broker has no JetStream, or not for this account"),
         ("no stream", True, "", "", [], "no stream takes these subjects"),
         ("other stream", True, "", "", ["--publish-stream", "OTHER"], "the stream that was named does not take these subjects"),
+        ("small stream", True, "", "", [], "a message is larger than the broker takes"),
+        ("sealed stream", True, "", "", [], "the broker refuses a message or the stream, error 10109"),
+        ("small messages", True, "max_payload: 100\n", "", [], "a message is larger than the broker takes"),
+        ("not permitted", True, denied, f"ada:{PASSWORD}@", [], "the broker does not permit these subjects"),
         ("credentials", True, users, f"ada:{PASSWORD}-not@", [], "the broker refuses the credentials, or they cannot be read"),
     ]
     for what, jetstream, config, credentials, arguments, reason in cases:
         with Broker(jetstream, config) as broker:
             if what == "other stream":
                 broker.add_stream(name="OTHER", subjects=["others.>"])
+            if what == "small stream":
+                broker.add_stream(name="SMALL", subjects=["profiles.>"], max_msg_size=100)
+            if what == "sealed stream":
+                broker.add_stream(name="SEALED", subjects=["profiles.>"])
+                broker.update_stream(name="SEALED", subjects=["profiles.>"], sealed=True)
             url = broker.url.replace("//", f"//{credentials}")
             environment = {"PROFILESTORE__PUBLISH__URL": url, "PROFILESTORE__LOG__FILTER": "debug"}
             with Server(*arguments, environment=environment) as server:

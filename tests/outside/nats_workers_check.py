@@ -12,21 +12,22 @@ from pathlib import Path
 from checks import Checks
 from nats_broker import Broker
 from nats_delays import eventually, names, write
-from server import HOST, Server, clean_environment, free_port, release_binary
-from stubs import REPOSITORY
+from server import HOST, Server, clean_environment, free_port, profiles, release_binary
+from stubs import REPOSITORY, Profile, pb
 
 EXAMPLE = REPOSITORY / "examples" / "nats_workers.py"
 README_BLOCK = re.compile(r"^```sh\n(nats-server .*?)^```$", re.DOTALL | re.MULTILINE)
 MESSAGES = 60
+MOVES = 5
 ACK_WAIT_SECONDS = 2
 
 
 class Worker:
     """A worker of the example as a process, and what it has printed."""
 
-    def __init__(self, broker: Broker, folder: str, name: str, *arguments: str) -> None:
+    def __init__(self, broker: Broker, folder: str, name: str, *arguments: str, group: str = "g") -> None:
         self._output = Path(folder) / name
-        command = [sys.executable, str(EXAMPLE), "--server", broker.url, "--stream", "WORK", "--group", "g"]
+        command = [sys.executable, str(EXAMPLE), "--server", broker.url, "--stream", "WORK", "--group", group]
         command += ["--ack-wait", str(ACK_WAIT_SECONDS), *arguments]
         with self._output.open("wb") as out:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
@@ -35,6 +36,11 @@ class Worker:
         """The ids behind a word, in order."""
         lines = self._output.read_text().splitlines()
         return [line.split()[1] for line in lines if line.startswith(f"{word} ")]
+
+    def results(self) -> list[str]:
+        """What the work on each message came to."""
+        lines = self._output.read_text().splitlines()
+        return [line.split()[2] for line in lines if line.startswith("done ")]
 
     def stop(self) -> tuple[int, str]:
         """Asks it to end; returns its exit code and, when it is not 0, what it said last."""
@@ -65,7 +71,23 @@ def check_group(checks: Checks) -> None:
             time.sleep(ACK_WAIT_SECONDS + 1)
             checks.equal(len(done()), MESSAGES, "workers: what was acknowledged does not come again")
             checks.equal([worker.stop() for worker in others], [(0, "")] * 2, "workers: exit codes")
+            check_moves(checks, broker, server, folder)
     checks.section("a group of workers")
+
+
+def check_moves(checks: Checks, broker: Broker, server: Server, folder: str) -> None:
+    """A worker that leaves out what is not newer leaves out nothing of a move, which is two messages of one change."""
+    with server.channel() as channel:
+        for number in range(MOVES):
+            moved = Profile(id=f"work-{number}", email=f"work-{number}@moved.example")
+            profiles(channel).UpdateProfile(pb.UpdateProfileRequest(profile=moved), timeout=30.0)
+    wanted = MESSAGES + 2 * MOVES
+    checks.that(eventually(lambda: broker.count("WORK") == wanted), "moves: two messages of each are published")
+    # Alone it gets every profile's messages in their order, so that nothing can be old.
+    alone = Worker(broker, folder, "alone", group="alone")
+    checks.that(eventually(lambda: len(alone.results()) == wanted), "moves: everything is done")
+    checks.equal(alone.results().count("new"), wanted, "moves: every message is newer than the one before")
+    checks.equal(alone.stop(), (0, ""), "moves: exit code")
 
 
 def check_readme(checks: Checks) -> None:

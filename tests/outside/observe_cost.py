@@ -3,7 +3,7 @@ alternating rounds of h2load.
 
     tests/outside/observe_cost.py [ROUNDS [GETS]]
 
-With nothing; with everything but traces; with a collector and 1 % of the calls recorded; with one that never answers; and with a caller's
+With nothing, where nobody is told of any call and no clock is read for one; with everything but traces; with a collector and 1 % of the calls recorded; with one that never answers; and with a caller's
 `traceparent` that asks for no record. The collector is a program of its own, so its CPU does not count.
 """
 
@@ -27,6 +27,7 @@ NOTHING = {
     "PROFILESTORE__OBSERVE__METRICS": "false",
     "PROFILESTORE__OBSERVE__STATUS_PAGE": "false",
     "PROFILESTORE__OBSERVE__SLOW_REQUEST": "0s",
+    "PROFILESTORE__OBSERVE__FAILED_REQUESTS": "false",
 }
 SHAPES = {"8 x 32": (8, 32), "16 x 1": (16, 1)}
 

@@ -41,7 +41,7 @@ GETS = 40
 SECRETS = ("check-person", "secret@quiet.example", "Quiet Person", "quiet.example")
 METRIC = re.compile(r"\b(?:grpc_server_|profilestore[_:]|process_)[a-zA-Z0-9_:]+|\bup\b")
 # Queries that are empty while all is well, by a part of them.
-EMPTY_WHEN_WELL = ("profilestore_disk_low{", "profilestore:call_errors:ratio_rate6h", "histogram_quantile", "ended_total", "msg_sent_total", "msg_received_total", "_in_flight{")
+EMPTY_WHEN_WELL = ("profilestore_disk_low{", "profilestore:call_errors:ratio_rate6h", "histogram_quantile", "ended_total", "profilestore_publisher_", "cache_hit_age", "cache_eviction_age", "msg_sent_total", "msg_received_total", "_in_flight{")
 
 
 def page_of(server: Server) -> str:

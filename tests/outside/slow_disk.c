@@ -1,6 +1,6 @@
 /* A disk that is slow or does not come back, for disk_check.py: loaded before the C library, it makes fdatasync and fsync of
- * files whose path contains $SLOW_DISK take $SLOW_DISK_MILLISECONDS longer, or a minute, as long as the file
- * $SLOW_DISK_SWITCH exists. */
+ * files whose path contains $SLOW_DISK, and reads at a place of files whose path contains $SLOW_DISK_READS, take
+ * $SLOW_DISK_MILLISECONDS longer, or a minute, as long as the file $SLOW_DISK_SWITCH exists. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
@@ -8,8 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static void wait_if_slow(int fd) {
-    const char *part = getenv("SLOW_DISK"), *on = getenv("SLOW_DISK_SWITCH");
+static void wait_if_slow(int fd, const char *which) {
+    const char *part = getenv(which), *on = getenv("SLOW_DISK_SWITCH");
     char link[64], path[4096];
     if (part == NULL || on == NULL || access(on, F_OK) != 0) return;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -28,11 +28,17 @@ static int pass_on(const char *name, int fd) {
 }
 
 int fdatasync(int fd) {
-    wait_if_slow(fd);
+    wait_if_slow(fd, "SLOW_DISK");
     return pass_on("fdatasync", fd);
 }
 
 int fsync(int fd) {
-    wait_if_slow(fd);
+    wait_if_slow(fd, "SLOW_DISK");
     return pass_on("fsync", fd);
+}
+
+ssize_t pread64(int fd, void *buffer, size_t length, off64_t offset) {
+    ssize_t (*real)(int, void *, size_t, off64_t) = (ssize_t (*)(int, void *, size_t, off64_t))dlsym(RTLD_NEXT, "pread64");
+    wait_if_slow(fd, "SLOW_DISK_READS");
+    return real(fd, buffer, length, offset);
 }

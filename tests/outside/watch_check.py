@@ -1,27 +1,34 @@
 """Watchers with resume across kill -9 of the server under load: each sees every acknowledged change in order,
-exactly once after repeats are dropped by position.
+exactly once after repeats are dropped by position. One of them cuts its own streams at random, and one is
+`profilestore watch` with a token file, which is killed at random itself.
 
 Usage: watch_check.py [ROUNDS] [SEED]
 """
 
+import json
 import random
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 
 from checks import Checks
 from kill_oracle import Writer
 from paging import all_profiles
-from server import Server, profiles
+from server import Server, profiles, release_binary
 from stubs import Profile, pb, service
 
 WRITERS = 6
 LOAD_SECONDS = (0.1, 0.6)
 CATCH_UP_SECONDS = 60.0
 DOMAIN = "example.com"
+# How often, of all responses, a watcher cuts the stream itself.
+CUT = 0.05
 
 
 @dataclass
@@ -68,11 +75,16 @@ class Belief:
 class Watcher(threading.Thread):
     """Watches until told to stop; a break is followed by another watch with the last token."""
 
-    def __init__(self, server: Server, belief: Belief, stop: threading.Event) -> None:
+    def __init__(
+        self, server: Server, belief: Belief, stop: threading.Event, cut: float = 0.0, chance: random.Random | None = None
+    ) -> None:
         super().__init__()
         self._server = server
         self._stopped = stop
+        self._cut = cut
+        self._chance = chance or random.Random(0)
         self.belief = belief
+        self.cuts = 0
 
     def run(self) -> None:
         """Watches over all breaks."""
@@ -83,12 +95,69 @@ class Watcher(threading.Thread):
                         self.belief.take(response)
                         if self._stopped.is_set():
                             return
+                        if self._chance.random() < self._cut:
+                            # With the channel, in the middle of what the server sends.
+                            self.cuts += 1
+                            break
             except grpc.RpcError as error:
                 if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
                     self.belief.problems.append(f"{error.code()}: {error.details()}")
                     return
             self.belief.breaks += 1
             time.sleep(0.01)
+
+
+class Command(threading.Thread):
+    """`profilestore watch` with a token file, killed at random and run again; and what all of its runs printed."""
+
+    def __init__(self, server: Server, belief: Belief, stop: threading.Event, chance: random.Random) -> None:
+        super().__init__()
+        self._server = server
+        self._stopped = stop
+        self._chance = chance
+        self.belief = belief
+        self.kills = 0
+
+    def run(self) -> None:
+        """Runs it until told to stop."""
+        with tempfile.TemporaryDirectory() as folder:
+            command = [str(release_binary()), "watch", "--from", "oldest", "--token-file", f"{folder}/place"]
+            command += ["--addr", self._server.address]
+            while not self._stopped.is_set():
+                with open(f"{folder}/out", "wb") as out, open(f"{folder}/errors", "wb") as errors:
+                    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors)
+                    ended = self._wait(process)
+                if ended:
+                    self.belief.problems.append(Path(f"{folder}/errors").read_text()[-500:])
+                    return
+                self._take(Path(f"{folder}/out").read_bytes())
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> bool:
+        """Kills it after a random time; says whether it ended by itself."""
+        try:
+            process.wait(self._chance.uniform(1.0, 3.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            self.kills += 1
+            return False
+        return True
+
+    def _take(self, printed: bytes) -> None:
+        """Notes the lines of one run; the last one may have been cut."""
+        for line in printed.split(b"\n")[:-1]:
+            event = json.loads(line)
+            if event["position"] in self.belief.positions:
+                self.belief.repeats += 1
+                continue
+            self.belief.positions.add(event["position"])
+            profile = event.get("profile")
+            etag = profile["etag"] if event["type"] == "PUT" else ""
+            self.belief.etags.setdefault(event["id"], []).append(etag)
+            if etag:
+                self.belief.profiles[event["id"]] = Profile(id=event["id"], etag=etag)
+            else:
+                self.belief.profiles.pop(event["id"], None)
 
 
 class NotingWriter(Writer):
@@ -186,10 +255,13 @@ def main() -> None:
     with Server() as server:
         stop = threading.Event()
         writers = [NotingWriter(number, seed) for number in range(WRITERS)]
-        beliefs = [Belief(oldest), Belief(oldest), Belief(in_domain)]
-        watchers = [Watcher(server, belief, stop) for belief in beliefs]
-        for watcher in watchers:
-            watcher.start()
+        beliefs = [Belief(oldest), Belief(oldest), Belief(in_domain), Belief(oldest)]
+        watchers = [Watcher(server, belief, stop) for belief in beliefs[:2]]
+        cutting = Watcher(server, beliefs[2], stop, CUT, random.Random(seed))
+        command = Command(server, beliefs[3], stop, random.Random(seed))
+        threads = [*watchers, cutting, command]
+        for thread in threads:
+            thread.start()
         try:
             for number in range(1, rounds + 1):
                 load_until_killed(server, writers, chance)
@@ -210,13 +282,17 @@ def main() -> None:
         finally:
             stop.set()
             code = server.stop()
-            for watcher in watchers:
-                watcher.join()
+            for thread in threads:
+                thread.join()
         checks.equal(code, 0, "exit code after SIGTERM, with watchers")
-        for number, belief in enumerate(beliefs):
+        for number, belief in enumerate(beliefs[:3]):
             check_watcher(checks, belief, writers, found, f"watcher {number}")
+        etags = {profile_id: Profile(id=profile_id, etag=profile.etag) for profile_id, profile in found.items()}
+        check_watcher(checks, beliefs[3], writers, etags, "the command")
+        checks.that(cutting.cuts >= rounds / 2, "a watcher cut its own streams")
+        checks.that(command.kills >= rounds / 10, "the command was killed")
         checks.that(beliefs[2].current, "the snapshot came to its end")
-        checks.that(all(belief.breaks >= rounds / 2 for belief in beliefs), "the watchers were cut off")
+        checks.that(all(belief.breaks >= rounds / 2 for belief in beliefs[:3]), "the watchers were cut off")
     acknowledged = sum(writer.acknowledged for writer in writers)
     checks.that(acknowledged > rounds * WRITERS, "the load wrote something")
     print(

@@ -1,7 +1,7 @@
 //! A disk that is nearly full, and a disk that does not come back.
 
-use profilestore::engine::Disk;
 use profilestore::engine::sled::SpaceBounds;
+use profilestore::engine::{Disk, Point};
 use profilestore::store::{StoreError, StoreState};
 
 use super::*;
@@ -46,6 +46,30 @@ async fn writes_are_refused_before_the_disk_is_full_and_taken_again_when_there_i
     assert_eq!(contents(&store).await, before, "a refused write changes nothing");
     free_bytes.store(1000 * MIB, Ordering::Relaxed);
     eventually("writes", async || try_put(&store, 1000).await.is_ok()).await;
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_others_fill_and_empty_is_noticed_without_a_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let free_bytes = Arc::new(AtomicU64::new(1000 * MIB));
+    let store = open(on_disk(dir.path(), &free_bytes)).await.unwrap();
+    free_bytes.store(99 * MIB, Ordering::Relaxed);
+    eventually("the notice", async || store.figures().is_disk_low()).await;
+    assert_eq!(store.figures().free_bytes(), Some(99 * MIB));
+    assert_eq!(try_put(&store, 0).await, Err(StoreError::DiskLow), "the first write is refused, and not the disk's");
+    free_bytes.store(1000 * MIB, Ordering::Relaxed);
+    eventually("the room", async || !store.figures().is_disk_low()).await;
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_is_told_where_writes_are_never_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let free_bytes = Arc::new(AtomicU64::new(7));
+    let options = SledOptions { disk: disk_with(&free_bytes), ..options(dir.path(), &Time::new()) };
+    let store = open(options).await.unwrap();
+    assert_eq!((store.figures().free_bytes(), store.figures().is_disk_low()), (Some(7), false));
     store.close().await.unwrap();
 }
 
@@ -105,4 +129,60 @@ async fn a_sync_that_does_not_return_fails_the_store_and_lets_the_callers_go() {
     assert_eq!(store.get(&ProfileId::parse("user-1", "id").unwrap()).await.unwrap().unwrap().revision().0, 1);
     assert!(matches!(store.close().await, Err(StoreError::Failed { .. })), "closing does not wait for the disk");
     drop(release);
+}
+
+/// A disk that does not come back at one point until what is returned is dropped.
+fn hanging_at(hanging: Point) -> (Disk, std::sync::mpsc::Sender<()>) {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = parking_lot::Mutex::new(held);
+    let disk = Disk::system().with_faults(move |point| {
+        if point == hanging {
+            // Ends with an error when the test lets go.
+            let _ = held.lock().recv();
+        }
+        if point == Point::BatchBegun && hanging == Point::SuspectMark {
+            return Err(std::io::Error::other("a batch that fails"));
+        }
+        Ok(())
+    });
+    (disk, release)
+}
+
+async fn soon<T>(awaited: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), awaited).await.expect("it waits for a disk that does not answer")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_does_not_wait_for_a_mark_that_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, release) = hanging_at(Point::CloseMark);
+    let slow = SledOptions { disk, sync_timeout: Duration::from_millis(200), ..options(dir.path(), &Time::new()) };
+    let store = open(slow).await.unwrap();
+    commit(&store, put(1, 0)).await;
+    let closed = soon(store.close()).await.unwrap_err().to_string();
+    assert!(closed.contains("a sync of the commit log has not returned within 200ms"), "{closed}");
+    drop(release);
+    assert_eq!(open_copy(dir.path()).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_do_not_wait_for_the_mark_of_a_failed_batch_that_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, release) = hanging_at(Point::SuspectMark);
+    let slow = SledOptions { disk, sync_timeout: Duration::from_millis(200), ..options(dir.path(), &Time::new()) };
+    let store = open(slow).await.unwrap();
+    assert!(matches!(soon(try_put(&store, 0)).await, Err(StoreError::Failed { .. })));
+    assert!(matches!(soon(store.close()).await, Err(StoreError::Failed { .. })));
+    drop(release);
+    assert_eq!(open_copy(dir.path()).await.len(), 1, "what was in the log is there");
+}
+
+/// What a copy holds, since the failed store keeps its files until the process ends.
+async fn open_copy(dir: &Path) -> BTreeMap<String, Record> {
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(dir, copy.path());
+    let store = open(options(copy.path(), &Time::new())).await.unwrap();
+    let found = contents(&store).await;
+    store.close().await.unwrap();
+    found
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
+use profilestore::engine::Disk;
+
 use super::*;
 
 /// A store whose log begins behind its first commits: only a snapshot has those.
@@ -121,6 +123,50 @@ async fn a_snapshot_that_has_become_unreadable_is_noticed_and_no_log_is_trimmed_
     store.close().await.unwrap();
     assert!(snapshots_of(dir.path()).is_empty());
     assert_eq!(segments(dir.path()), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_cannot_be_read_for_a_while_stays_and_is_tried_again() {
+    let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
+    let store = open(options(dir.path(), &time)).await.unwrap();
+    write_some(&store, 0..2).await;
+    store.snapshot().await.unwrap();
+    store.close().await.unwrap();
+    let snapshot = snapshots_of(dir.path()).remove(0);
+    let elsewhere = dir.path().join("snapshots").join("elsewhere");
+    // What is read from a directory is an error of the system and not damage.
+    fs::rename(&snapshot, &elsewhere).unwrap();
+    fs::create_dir(&snapshot).unwrap();
+    time.advance(HOUR);
+    let before = segments(dir.path()).len();
+    // Room is asked for twice by the opening and at the beginning of each look: with four the first look has ended.
+    let asked = Arc::new(AtomicU64::new(0));
+    let asks = asked.clone();
+    let disk = Disk::system().with_free_bytes(move |_| {
+        asks.fetch_add(1, Ordering::SeqCst);
+        Ok(1 << 40)
+    });
+    let store = open(SledOptions { disk, ..options(dir.path(), &time) }).await.unwrap();
+    eventually("the first look", async || asked.load(Ordering::SeqCst) >= 4).await;
+    assert!(!dir.path().join("snapshots").join("damaged").exists());
+    assert_eq!(segments(dir.path()).len(), before);
+    fs::remove_dir(&snapshot).unwrap();
+    fs::rename(&elsewhere, &snapshot).unwrap();
+    eventually("the trimming", async || segments(dir.path()).len() < before).await;
+    assert_eq!(snapshots_of(dir.path()), [snapshot]);
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_due_at_once_when_the_log_alone_is_not_the_whole_store() {
+    let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
+    let expected = trimmed_store(dir.path(), &time).await;
+    fs::remove_file(snapshots_of(dir.path()).remove(0)).unwrap();
+    let store = open(options(dir.path(), &time)).await.unwrap();
+    eventually("a snapshot", async || !snapshots_of(dir.path()).is_empty()).await;
+    store.close().await.unwrap();
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    assert_eq!(contents(&open(options(dir.path(), &time)).await.unwrap()).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -151,3 +151,26 @@ async fn what_is_held_goes_when_there_is_no_room_for_writes() {
     assert!(store.holds().await.unwrap()[0].lost > 0);
     store.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_goes_as_long_as_writers_are_kept_out() {
+    let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
+    let free = Arc::new(AtomicU64::new(1 << 30));
+    let disk = Disk::system().with_free_bytes({
+        let free = free.clone();
+        move |_| Ok(free.load(Ordering::SeqCst))
+    });
+    let space = SpaceBounds { min_free_bytes: 1 << 20, ballast_bytes: 0 };
+    let store = open(SledOptions { disk, space, ..holding(dir.path(), &time, u64::MAX) }).await.unwrap();
+    store.hold(&HoldName::new("follower").unwrap(), &store.head().await.unwrap()).await.unwrap();
+    write_some(&store, 0..5).await;
+    store.snapshot().await.unwrap();
+    free.store(1 << 19, Ordering::SeqCst);
+    eventually("a refusal", async || store.figures().is_disk_low()).await;
+    // Room enough not to refuse, but not enough to take writes again; and only now the log is past retention.
+    free.store((1 << 20) + (1 << 16), Ordering::SeqCst);
+    time.advance(24 * HOUR);
+    eventually("the trimming", async || segments(dir.path()).len() < 3).await;
+    assert!(store.figures().is_disk_low());
+    store.close().await.unwrap();
+}

@@ -13,9 +13,9 @@ use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Incoming;
 use profilestore::rpc::Services;
-use profilestore::server::serving::{self, ConnectionError, ServingLimits};
+use profilestore::rpc::at_once::NeverAtOnce;
+use profilestore::server::serving::{self, ConnectionError, RequestBody, ServingLimits};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -100,7 +100,7 @@ impl Watched {
         Running(self.calls.clone())
     }
 
-    async fn answer(self, request: Request<Incoming>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
+    async fn answer(self, request: Request<RequestBody>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
         let running = self.begin();
         let path = request.uri().path().to_owned();
         let (kind, argument) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
@@ -129,7 +129,7 @@ impl Watched {
     }
 }
 
-impl Service<Request<Incoming>> for Watched {
+impl Service<Request<RequestBody>> for Watched {
     type Response = Response<UnsyncBoxBody<Bytes, Infallible>>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
@@ -138,7 +138,7 @@ impl Service<Request<Incoming>> for Watched {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         let answer = self.clone().answer(request);
         Box::pin(async move { Ok(answer.await) })
     }
@@ -162,7 +162,8 @@ impl Loop {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (watched, shutdown) = (Watched::default(), CancellationToken::new());
-        let serving = tokio::spawn(serving::serve(listener, watched.clone(), threads, limits, shutdown.clone()));
+        let serving =
+            tokio::spawn(serving::serve(listener, NeverAtOnce(watched.clone()), threads, limits, shutdown.clone()));
         Self { address, watched, shutdown, serving }
     }
 
@@ -203,7 +204,7 @@ pub fn piped(
 ) -> (DuplexStream, CancellationToken, JoinHandle<Result<(), ConnectionError>>) {
     let (ours, theirs) = tokio::io::duplex(pipe_bytes);
     let shutdown = CancellationToken::new();
-    let serving = serving::serve_connection(theirs, watched.clone(), limits, shutdown.clone());
+    let serving = serving::serve_connection(theirs, NeverAtOnce(watched.clone()), limits, shutdown.clone());
     (ours, shutdown, tokio::task::spawn_local(serving))
 }
 

@@ -4,8 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use profilestore::model::Canonicalization;
+use profilestore::rpc::in_flight::MESSAGE_TIMEOUT;
 use profilestore::rpc::{self, Services};
+use profilestore::server::serving::{ServingLimits, serve_connection};
 use tokio::net::TcpStream;
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use crate::common::server::{frame, memory_store};
@@ -15,6 +20,8 @@ use crate::harness::{Client, listening};
 const CREATE: &str = "/profilestore.v1.ProfileService/CreateProfile";
 const GET: &str = "/profilestore.v1.ProfileService/GetProfile";
 const IMPORT: &str = "/profilestore.v1.ProfileService/ImportProfiles";
+const WATCH: &str = "/profilestore.v1.ProfileService/WatchProfiles";
+const EXPORT: &str = "/profilestore.v1.ProfileService/ExportProfiles";
 const LIMIT: usize = 5 * 1024 * 1024;
 
 async fn services() -> Services {
@@ -106,4 +113,34 @@ async fn an_import_that_waits_for_its_caller_is_charged_nothing() {
     body.send_data(Bytes::new(), true).unwrap();
     assert_eq!(status(answer).await.code(), Code::Ok);
     charged(&services, 0).await;
+}
+
+/// A call of every kind whose message is whole and whose end never comes.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_not_ended_gives_its_room_back_in_time() {
+    let calls = [CREATE, GET, "/profilestore.v1.ProfileService/BatchWriteProfiles", WATCH, EXPORT];
+    for path in calls {
+        LocalSet::new().run_until(unended(path)).await;
+    }
+}
+
+async fn unended(path: &str) {
+    let services = services().await;
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let end = CancellationToken::new();
+    let serving = serve_connection(theirs, services.stack(), ServingLimits::default(), end.clone());
+    tokio::task::spawn_local(serving);
+    let mut client = Client::over(ours).await.unwrap();
+    let (answer, mut body) = client.open(path, false).await.unwrap();
+    let message = frame(&[0x9a, 0x06, 0x01, 0x00]);
+    body.send_data(message.clone().into(), false).unwrap();
+    while services.request_bytes_in_flight() != message.len() {
+        tokio::task::yield_now().await;
+    }
+    let begun = Instant::now();
+    let answer = tokio::time::timeout(10 * MESSAGE_TIMEOUT, answer).await.expect("an answer must come").unwrap();
+    let status = Status::from_header_map(answer.headers()).unwrap();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{path}: {status:?}");
+    assert_eq!(begun.elapsed().as_secs(), MESSAGE_TIMEOUT.as_secs(), "{path}");
+    assert_eq!(services.request_bytes_in_flight(), 0, "{path}");
 }

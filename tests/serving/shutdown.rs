@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use profilestore::server::serving::{self, ServingLimits};
+use profilestore::rpc::at_once::NeverAtOnce;
+use profilestore::server::serving::{self, RequestBody, ServingLimits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -111,7 +111,7 @@ impl Clone for PanicsInWorker {
     }
 }
 
-impl Service<Request<Incoming>> for PanicsInWorker {
+impl Service<Request<RequestBody>> for PanicsInWorker {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Infallible>>;
@@ -120,7 +120,7 @@ impl Service<Request<Incoming>> for PanicsInWorker {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, _: Request<RequestBody>) -> Self::Future {
         ready(Ok(Response::default()))
     }
 }
@@ -130,7 +130,8 @@ async fn a_thread_that_panics_ends_the_loop_with_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let limits = ServingLimits::default();
-    let serving = tokio::spawn(serving::serve(listener, PanicsInWorker, 2, limits, CancellationToken::new()));
+    let serving =
+        tokio::spawn(serving::serve(listener, NeverAtOnce(PanicsInWorker), 2, limits, CancellationToken::new()));
     let _connection = TcpStream::connect(address).await.unwrap();
     let error = soon(serving).await.unwrap().unwrap_err();
     assert!(error.to_string().contains("panicked"), "{error}");

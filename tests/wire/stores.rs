@@ -1,6 +1,7 @@
 //! Stores that misbehave, each in one way.
 
 use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use profilestore::engine::memory::MemoryStore;
@@ -17,12 +18,14 @@ pub enum Fault {
     Fails(StoreError),
     /// Its records pass their checks and are not profiles.
     HoldsGarbage,
+    /// So many of its next reads of changes panic.
+    PanicsOverChanges(AtomicUsize),
 }
 
 /// A store in memory with a fault.
 pub struct FaultyStore {
     inner: MemoryStore,
-    fault: Fault,
+    pub fault: Fault,
 }
 
 impl FaultyStore {
@@ -34,7 +37,7 @@ impl FaultyStore {
         match &self.fault {
             Fault::Hangs => pending().await,
             Fault::Fails(error) => Err(error.clone()),
-            Fault::HoldsGarbage => Ok(()),
+            Fault::HoldsGarbage | Fault::PanicsOverChanges(_) => Ok(()),
         }
     }
 }
@@ -82,6 +85,10 @@ impl Store for FaultyStore {
 
     async fn changes_after(&self, after: &Position, bounds: ChangeBounds) -> Result<ChangePage, StoreError> {
         self.strike().await?;
+        if let Fault::PanicsOverChanges(left) = &self.fault {
+            let planned = left.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            assert!(planned.is_err(), "as planned");
+        }
         self.inner.changes_after(after, bounds).await
     }
 

@@ -1,7 +1,7 @@
 //! How a watch ends, and what slow watchers meet and do not do to others.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use profilestore::engine::EngineRules;
@@ -14,6 +14,7 @@ use crate::common::files::with_ending;
 use crate::common::profiles::{commit, put};
 use crate::common::server::{TestServer, memory_store};
 use crate::common::soon;
+use crate::stores::{Fault, FaultyStore};
 use crate::watcher::Request;
 use crate::*;
 
@@ -220,4 +221,21 @@ async fn a_watch_ends_at_its_deadline() {
         }
     };
     assert_eq!(status.code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn watchers_miss_nothing_when_the_task_that_reads_for_them_panics() {
+    let store = Arc::new(FaultyStore::new(Fault::PanicsOverChanges(AtomicUsize::new(0))));
+    let server = TestServer::sharing(store.clone(), 100).await;
+    let mut watcher = Request::now().begin(&mut server.profiles()).await;
+    commit(&*store, vec![put("a", "", "")]).await;
+    assert_eq!(watcher.next(1).await, ["PUT a"]);
+    let Fault::PanicsOverChanges(left) = &store.fault else { unreachable!() };
+    left.store(1, Ordering::SeqCst);
+    for id in ["b", "c"] {
+        commit(&*store, vec![put(id, "", "")]).await;
+        // Else there are heartbeats for ever.
+        assert_eq!(soon(watcher.next(1)).await, [format!("PUT {id}")]);
+    }
+    assert_eq!(left.load(Ordering::SeqCst), 0, "it panicked");
 }

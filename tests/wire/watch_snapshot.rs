@@ -294,7 +294,7 @@ async fn a_snapshot_of_a_store_that_is_never_still_is_complete_at_its_mark() {
 }
 
 #[tokio::test]
-async fn a_snapshot_token_with_a_foreign_cursor_is_refused() {
+async fn a_snapshot_token_is_bound_to_its_domain() {
     let store = Arc::new(memory_store());
     let server = TestServer::sharing(store.clone(), 100).await;
     commit(&*store, (0..100).map(|number| put(&format!("u{number}"), "a@x.example", &"n".repeat(250))).collect())

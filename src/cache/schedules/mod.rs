@@ -32,6 +32,9 @@ fn schedules() -> usize {
 fn run(scheduler: impl Scheduler + 'static, order: Order, breach: Option<Breach>) -> usize {
     // The cache asks the clock, and bounds its waits by a timer that never strikes here.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    // It does not end: it would wake whoever a failed schedule has left waiting, and shuttle's wakers live no longer than
+    // their schedule.
+    let runtime = std::mem::ManuallyDrop::new(runtime);
     let _context = runtime.enter();
     let _scheduling = Scheduling::begin();
     let mut config = Config::new();

@@ -45,7 +45,11 @@ struct CallReport {
     errors_by_code: BTreeMap<String, u64>,
     per_second: f64,
     profiles: u64,
+    /// Of the requests that succeeded.
     latency_micros: Option<Percentiles>,
+    /// Of all requests, where some failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_micros_with_errors: Option<Percentiles>,
 }
 
 #[derive(Debug, Serialize)]
@@ -108,6 +112,9 @@ impl Report {
         let all = (self.calls.len() > 1).then_some(("all", &self.all));
         for (name, call) in self.calls.iter().map(|(name, call)| (*name, call)).chain(all) {
             rows.row(&call.cells(name), |_| {})?;
+            if let Some(cells) = call.cells_with_errors(name) {
+                rows.row(&cells, |_| {})?;
+            }
         }
         rows.finish()?;
         if self.all.errors > 0 {
@@ -149,13 +156,22 @@ impl CallReport {
             per_second: tally.succeeded() as f64 / took.as_secs_f64().max(1e-9),
             profiles: tally.profiles,
             latency_micros: Percentiles::of(&tally.latencies),
+            latency_micros_with_errors: Percentiles::of(&tally.with_failures).filter(|_| tally.failed() > 0),
         }
     }
 
     fn cells(&self, name: &str) -> [String; HEADERS.len()] {
-        let time = |of: fn(&Percentiles) -> f64| {
-            self.latency_micros.as_ref().map(|times| format!("{:.0}", of(times))).unwrap_or_default()
-        };
+        self.cells_of(name, self.latency_micros.as_ref())
+    }
+
+    /// The same with the times of those that failed among them, where some did.
+    fn cells_with_errors(&self, name: &str) -> Option<[String; HEADERS.len()]> {
+        let times = self.latency_micros_with_errors.as_ref()?;
+        Some(self.cells_of(&format!("{name} with errors"), Some(times)))
+    }
+
+    fn cells_of(&self, name: &str, times: Option<&Percentiles>) -> [String; HEADERS.len()] {
+        let time = |of: fn(&Percentiles) -> f64| times.map(|times| format!("{:.0}", of(times))).unwrap_or_default();
         [
             name.to_owned(),
             self.requests.to_string(),
@@ -214,11 +230,28 @@ pub fn name(code: Code) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::load::call::{Answer, Failure};
 
     #[test]
     fn codes_are_spelled_as_grpc_spells_them() {
         let names: Vec<_> = [Code::NotFound, Code::DeadlineExceeded, Code::Internal].map(name).into();
         assert_eq!(names, ["NOT_FOUND", "DEADLINE_EXCEEDED", "INTERNAL"]);
+    }
+
+    #[test]
+    fn calls_that_failed_have_their_time_in_a_line_of_its_own() {
+        let mut tally = Tally::new(false);
+        let failure = Failure { code: Code::DeadlineExceeded, message: String::new() };
+        for (result, millis) in [(Ok(1), 1), (Ok(1), 2), (Err(failure), 5000)] {
+            tally.count(Answer { operation: Operation::Get, result }, Duration::from_millis(millis));
+        }
+        let call = CallReport::new(&tally.calls[Operation::Get as usize], Duration::from_secs(1));
+        let (without, with) =
+            (call.latency_micros.as_ref().unwrap(), call.latency_micros_with_errors.as_ref().unwrap());
+        assert!(without.max < 2_100.0 && with.max >= 5_000_000.0 && with.p50 == without.max, "{without:?} {with:?}");
+        assert_eq!(call.cells_with_errors("get").unwrap()[0], "get with errors");
+        let none = CallReport::new(&CallTally::new(), Duration::from_secs(1));
+        assert!(none.cells_with_errors("get").is_none());
     }
 
     #[test]

@@ -64,6 +64,8 @@ fn nanos(time: Duration) -> u64 {
 pub struct CallTally {
     /// How long those that succeeded took, in an open loop from when they were due.
     pub latencies: Times,
+    /// The same of all calls, also of those that failed: one that runs into its time has taken all of it.
+    pub with_failures: Times,
     /// How many profiles came back, or were written.
     pub profiles: u64,
     /// How many failed, by code.
@@ -75,7 +77,7 @@ const CODES: usize = 17;
 
 impl CallTally {
     pub fn new() -> Self {
-        Self { latencies: Times::new(), profiles: 0, failed: [0; CODES] }
+        Self { latencies: Times::new(), with_failures: Times::new(), profiles: 0, failed: [0; CODES] }
     }
 
     pub fn succeeded(&self) -> u64 {
@@ -93,6 +95,7 @@ impl CallTally {
 
     pub fn merge(&mut self, other: &Self) {
         self.latencies.merge(&other.latencies);
+        self.with_failures.merge(&other.with_failures);
         self.profiles += other.profiles;
         self.failed.iter_mut().zip(other.failed).for_each(|(count, more)| *count += more);
     }
@@ -146,6 +149,7 @@ impl Tally {
     /// Counts an answer that took so long.
     pub fn count(&mut self, answer: Answer, took: Duration) {
         let call = &mut self.calls[answer.operation as usize];
+        call.with_failures.add(took);
         match answer.result {
             Ok(profiles) => {
                 call.latencies.add(took);

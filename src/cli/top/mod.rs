@@ -7,6 +7,7 @@ mod look;
 mod report;
 mod show;
 
+use std::io::Write;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,10 @@ use super::connection::ConnectionArgs;
 use super::output::OutputArgs;
 
 const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
+/// After so many looks in a row without an answer it ends, if it has a number of reports to make; else it goes on, for
+/// whoever looks wants to see when the server is back.
+const MOST_MISSED: u32 = 5;
 
 #[derive(Debug, Args)]
 pub struct TopArgs {
@@ -51,13 +56,26 @@ pub fn run(args: &TopArgs) -> anyhow::Result<()> {
         let mut display = Display::new(args.output.json(), args.connection.addr());
         let mut due = Instant::now();
         let mut before = Look::at(&client, args.limit).await.map_err(|error| args.connection.explain(error))?;
-        let mut reports = 0;
+        let (mut reports, mut missed) = (0, 0);
         loop {
             due += args.interval;
             tokio::time::sleep_until(due.into()).await;
             // After an answer that took longer than the interval the next one is not hurried.
             due = due.max(Instant::now());
-            let now = Look::at(&client, args.limit).await.map_err(|error| args.connection.explain(error))?;
+            let now = match Look::at(&client, args.limit).await {
+                Ok(now) => now,
+                Err(error) => {
+                    missed += 1;
+                    let error = args.connection.explain(error);
+                    if count > 0 && missed == MOST_MISSED {
+                        return Err(error);
+                    }
+                    // Nobody may read it; the next look tells more.
+                    let _ = writeln!(std::io::stderr(), "profilestore: no answer: {error:#}");
+                    continue;
+                }
+            };
+            missed = 0;
             display.show(&Report::between(&before, &now))?;
             before = now;
             reports += 1;

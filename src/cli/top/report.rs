@@ -31,7 +31,8 @@ pub struct Report {
     pub profile_count: i64,
     pub domain_count: i64,
     pub live_bytes: i64,
-    pub disk_bytes: i64,
+    /// `None` when the disk does not answer.
+    pub disk_bytes: Option<i64>,
     pub cache_bytes: i64,
     pub watcher_count: i64,
     /// The methods that were called in the time, the most called first.

@@ -90,7 +90,7 @@ fn screen(report: &Report, addr: &str, (rows, columns): (u16, u16)) -> String {
         report.profile_count,
         report.domain_count,
         size(report.live_bytes),
-        size(report.disk_bytes),
+        report.disk_bytes.map_or_else(|| "?".to_owned(), size),
         size(report.cache_bytes),
         report.watcher_count,
     );
@@ -227,7 +227,7 @@ mod tests {
             profile_count: 10,
             domain_count: 2,
             live_bytes: 4096,
-            disk_bytes: 8192,
+            disk_bytes: Some(8192),
             cache_bytes: 100,
             watcher_count: 0,
             methods: (0..30).map(|number| method(&format!("a.Service/Call{number}"))).collect(),

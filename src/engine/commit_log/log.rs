@@ -75,6 +75,12 @@ impl<E> LogError<E> {
     }
 }
 
+/// Whether there is a log without the mark of a clean close: who wrote it last was killed, failed, or still writes. Asked before the
+/// log is opened, which takes the mark away.
+pub fn was_left_open(dir: &Path) -> io::Result<bool> {
+    Ok(!segment::list(dir)?.is_empty() && close_mark::read(dir)?.is_none())
+}
+
 /// The log, open for appending. One owner, one thread.
 pub struct CommitLog {
     dir: PathBuf,

@@ -32,7 +32,7 @@ pub use check::{LogProblem, check_log};
 pub use close_mark::read as close_mark;
 pub use codec::{LoggedChange, LoggedGroup, sequence_numbers};
 pub use kept::{KeptEnd, KeptLogError, Until, read_kept};
-pub use log::{CommitLog, LogError, LogOptions};
+pub use log::{CommitLog, LogError, LogOptions, was_left_open};
 pub use range::{first_sequence, read_range};
 pub use reach::LogReach;
 pub use reader::{LogPage, LogReader, ReadError};

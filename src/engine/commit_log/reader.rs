@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
@@ -79,6 +79,11 @@ impl LogReader {
     /// A reader of the log in a directory; nothing is read yet.
     pub fn new(dir: PathBuf, incarnation: Incarnation) -> Self {
         Self { dir, incarnation, places: Mutex::default() }
+    }
+
+    /// Where the log is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The sequence number after which everything is there.

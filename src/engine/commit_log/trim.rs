@@ -18,7 +18,8 @@ pub struct Retention {
     /// A change that is older than this may go.
     pub age: Duration,
     /// A change may go when the segments behind its own hold more bytes than this, however young it is. What was committed within
-    /// the last ten minutes stays all the same, because a restart reads request ids from it.
+    /// the last ten minutes stays all the same, because a restart reads request ids from it; what has a time that is more
+    /// than ten minutes ahead, from a clock that was wrong, does not.
     pub bytes: u64,
 }
 
@@ -74,7 +75,12 @@ pub fn trim(
         }
         let Some(ended) = begin_time(dir, incarnation, next_first)? else { break };
         let older_than = |age| ended < now.saturating_sub(age);
-        if !(older_than(REMEMBERED_FOR) && (older_than(retention.age) || bytes_behind > retention.bytes)) {
+        // A clock that was wrong by much for a moment leaves times that may not come for years. They say nothing about
+        // age, and the length of the log decides alone.
+        let from_the_future = ended.saturating_sub(REMEMBERED_FOR) > now;
+        let may_go = older_than(REMEMBERED_FOR) && older_than(retention.age)
+            || (older_than(REMEMBERED_FOR) || from_the_future) && bytes_behind > retention.bytes;
+        if !may_go {
             break;
         }
         fs::remove_file(segment::path(dir, first)).map_err(io)?;
@@ -171,6 +177,21 @@ mod tests {
         assert_eq!(first_kept(10, Retention { bytes: 0, ..hour }, 3600 + 4), 10);
         assert_eq!(first_kept(10, Retention { bytes: 0, ..hour }, 600 + 4), 3);
         assert_eq!(first_kept(10, AT_ONCE, 600 + 4), 3);
+    }
+
+    #[test]
+    fn times_that_a_wrong_clock_left_do_not_keep_a_log_that_has_become_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let segment = {
+            let _log = ten_segments(dir.path());
+            bytes_after(dir.path(), 10).unwrap()
+        };
+        let keep_three = Retention { age: Duration::from_secs(3600), bytes: 3 * segment - 1 };
+        // The times are those of seconds 1 to 10; the clock is back where it should be.
+        assert_eq!(first_kept(10, keep_three, -601), 8);
+        assert_eq!(first_kept(5, keep_three, -601), 5, "what the store needs stays");
+        assert_eq!(first_kept(10, Retention { bytes: u64::MAX, ..keep_three }, -601), 1);
+        assert_eq!(first_kept(10, keep_three, -590), 1, "a clock that goes back a little trims nothing early");
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub(super) struct CommitThread {
     unflushed: Option<Unflushed>,
     /// Up to where sled is flushed.
     checkpoint: Arc<AtomicU64>,
-    space: SpaceWatch,
+    space: Arc<SpaceWatch>,
     /// What the watchdog watches.
     progress: Arc<Progress>,
     figures: Arc<SledFigures>,
@@ -176,7 +176,13 @@ impl CommitThread {
         if std::mem::take(&mut self.applying) {
             // A batch that fails halfway may become durable in part, with or without the applied sequence, and
             // then no replay can tell. The next open rebuilds sled from the log.
-            if let Err(error) = durable_file::replace(&self.suspect_mark, b"") {
+            // Under watch: the callers wait, and the disk that failed may not answer.
+            let mark = || {
+                self.pass(Point::SuspectMark)
+                    .map_err(|error| error.to_string())
+                    .and_then(|()| durable_file::replace(&self.suspect_mark, b"").map_err(|error| error.to_string()))
+            };
+            if let Err(error) = self.progress.during(Step::Apply, mark) {
                 tracing::error!(%error, "sled's state could not be marked as suspect");
             }
         }
@@ -373,6 +379,7 @@ impl CommitThread {
         self.round.finish();
         let Some(log) = self.log.take().filter(|_| !self.has_failed()) else { return Ok(()) };
         self.flush_sled()?;
-        log.close().map_err(|error| StoreError::Failed { cause: format!("closing the commit log: {error}") })
+        let closed = self.progress.during(Step::Append, || log.close());
+        closed.map_err(|error| StoreError::Failed { cause: format!("closing the commit log: {error}") })
     }
 }

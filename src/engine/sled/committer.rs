@@ -20,6 +20,7 @@ use super::doubt::Doubt;
 use super::figures::SledFigures;
 use super::head::Head;
 use super::keys::Applied;
+use super::read_watch::Reading;
 use super::space::SpaceWatch;
 use super::tree::Tree;
 use super::watchdog::{Progress, Watchdog};
@@ -32,6 +33,9 @@ use crate::store::{Commit, CommitObserver, Outcomes, StoreError, StoreState};
 
 /// The largest single request: the largest batch with what its writes cost beside their profiles.
 pub const REQUEST_BYTES: usize = MAX_BATCH_BYTES + 64 * 1024;
+
+/// A close that finds the queue full looks again after so long.
+const FULL_QUEUE: Duration = Duration::from_millis(5);
 
 /// The bounds of the queue in front of the committer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +106,7 @@ pub struct CommitterParts {
     /// Up to where sled is flushed, for whoever trims the log.
     pub checkpoint: Arc<AtomicU64>,
     /// Whether there is room for writes.
-    pub space: SpaceWatch,
+    pub space: Arc<SpaceWatch>,
     /// Told what was done.
     pub figures: Arc<SledFigures>,
     /// Where tests let a step fail.
@@ -118,7 +122,11 @@ impl Committer {
         let progress = Arc::new(Progress::new(parts.figures.clone()));
         let watchdog = Watchdog::start(progress.clone(), sync_timeout, state.clone())?;
         let thread = CommitThread::new(parts, requests, queued.clone(), state.clone(), progress.clone());
-        let thread = std::thread::Builder::new().name("committer".into()).spawn(move || thread.run())?;
+        let end = progress.until_the_end();
+        let thread = std::thread::Builder::new().name("committer".into()).spawn(move || {
+            let _end = end;
+            thread.run();
+        })?;
         Ok(Self { queue, queued, bounds, thread: Mutex::new(Some(thread)), state, progress, watchdog })
     }
 
@@ -179,15 +187,27 @@ impl Committer {
         if *self.state.borrow() == StoreState::Open { Ok(()) } else { Err(self.why_closed()) }
     }
 
-    /// Makes what is queued, then ends the thread. Blocks. Returns whether the store had not failed before.
+    /// A look-up begins on this thread, and goes on until what is returned is dropped.
+    pub(super) fn reading(&self) -> Reading<'_> {
+        self.progress.reading()
+    }
+
+    /// Makes what is queued, then ends the thread. Blocks, but not behind a disk that hangs. Returns whether the
+    /// store had not failed before.
     pub fn close(&self) -> bool {
-        if self.progress.hung().is_cancelled() {
-            // The thread may never come back; it ends with the process.
-            return false;
-        }
+        let over = self.progress.over();
         if let Some(thread) = self.thread.lock().take() {
             // An error means that the thread has ended already.
-            let _ = self.queue.send(Message::Close);
+            while let Err(TrySendError::Full(_)) = self.queue.try_send(Message::Close) {
+                if over.rest(FULL_QUEUE).is_err() {
+                    break;
+                }
+            }
+            over.wait();
+            if self.progress.hung().is_cancelled() {
+                // The thread may never come back; it ends with the process.
+                return false;
+            }
             if thread.join().is_err() {
                 fail(&self.state, "the committer panicked".into());
             }

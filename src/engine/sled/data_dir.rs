@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::log_check::Files;
 use crate::engine::commit_log::CommitLog;
 use crate::engine::durable_file;
+use crate::engine::sequence::new_incarnation;
 use crate::engine::snapshot::SnapshotDir;
 use crate::model::{Canonicalization, Incarnation};
 
@@ -152,7 +153,7 @@ impl DataDir {
             }
             None => {
                 remove_unfinished(path)?;
-                (Incarnation(rand::random()), wanted)
+                (new_incarnation(), wanted)
             }
         };
         let this = Self {

@@ -56,6 +56,8 @@ pub struct OpenFigures {
     pub check_took: Option<Duration>,
     /// The state was damaged and was built anew.
     pub healed: bool,
+    /// Whoever had it open before did not close it: it was killed, or failed.
+    pub left_open: bool,
 }
 
 /// What the store has done since it was opened.
@@ -178,7 +180,7 @@ impl SledFigures {
         self.disk_low.load(Ordering::Relaxed)
     }
 
-    /// The disk's room besides the ballast when it was last asked; `None` when nobody asks.
+    /// The disk's room besides the ballast when it was last asked; `None` when it never answered.
     pub fn free_bytes(&self) -> Option<u64> {
         Some(self.free_bytes.load(Ordering::Relaxed)).filter(|free| *free != u64::MAX)
     }

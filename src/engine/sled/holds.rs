@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::head::Head;
 use super::scan_pool::{Cancelled, ScanPool};
-use crate::engine::commit_log::{LogReader, Trimmed};
+use crate::engine::commit_log::{LogReader, Trimmed, bytes_after};
 use crate::engine::{durable_file, sequence};
 use crate::model::Incarnation;
 use crate::store::{Hold, HoldName, MAX_HOLDS, Position, StoreError};
@@ -35,19 +35,28 @@ pub struct Holds {
     log: Arc<LogReader>,
     /// After which sequence number each name holds the log, as it is in the file.
     held: Mutex<BTreeMap<HoldName, u64>>,
+    /// A file was set aside, and none was written between that and the opening.
+    were_lost: bool,
     calls: ScanPool,
 }
 
 impl Holds {
     /// Reads the file. One that is damaged or of another life of the store is set aside: then nobody holds anything,
-    /// and who did begins anew.
+    /// and who did begins anew. That is remembered until the next file is written, over restarts too.
     pub fn open(path: PathBuf, incarnation: Incarnation, head: Arc<Head>, log: Arc<LogReader>) -> io::Result<Self> {
         let held = match fs::read(&path) {
             Ok(bytes) => parse(&bytes, incarnation).map_or_else(|| set_aside(&path), Ok)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error),
         };
-        Ok(Self { path, incarnation, head, log, held: Mutex::new(held), calls: ScanPool::new(1, WAITING_CALLS) })
+        let were_lost = !path.exists() && aside(&path).exists();
+        let (held, calls) = (Mutex::new(held), ScanPool::new(1, WAITING_CALLS));
+        Ok(Self { path, incarnation, head, log, held, were_lost, calls })
+    }
+
+    /// Whether there may have been holds that damage has taken.
+    pub fn were_lost(&self) -> bool {
+        self.were_lost
     }
 
     /// Holds what comes after a position.
@@ -102,6 +111,20 @@ impl Holds {
         self.calls.run(list).await
     }
 
+    /// The bytes of the log behind the place that is held longest; 0 when nothing is held.
+    pub async fn held_bytes(self: &Arc<Self>) -> Result<u64, StoreError> {
+        let this = self.clone();
+        let count = move |_: &Cancelled| {
+            let after = this.held.lock().values().min().copied();
+            let bytes = after.map(|after| bytes_after(this.log.dir(), after));
+            bytes
+                .transpose()
+                .map(Option::unwrap_or_default)
+                .map_err(|error| failed("the commit log cannot be read", &error))
+        };
+        self.calls.run(count).await
+    }
+
     /// Refuses new calls and waits for the one that goes on.
     pub async fn close(&self) {
         self.calls.close().await;
@@ -139,8 +162,12 @@ fn failed(what: &str, error: &io::Error) -> StoreError {
     StoreError::Failed { cause: format!("{what}: {error}") }
 }
 
+fn aside(path: &Path) -> PathBuf {
+    path.with_extension("damaged")
+}
+
 fn set_aside(path: &Path) -> io::Result<BTreeMap<HoldName, u64>> {
-    let aside = path.with_extension("damaged");
+    let aside = aside(path);
     fs::rename(path, &aside)?;
     tracing::error!(
         file = %aside.display(),

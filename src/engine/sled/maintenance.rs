@@ -21,13 +21,13 @@ use tokio::sync::{oneshot, watch};
 use super::committer::fail;
 use super::figures::SledFigures;
 use super::holds::Holds;
-use super::pacer::{Pacer, Stopper};
+use super::pacer::{Pacer, StopOnDrop, Stopper};
 use super::snapshotter::{self, Snapshot, SnapshotFailure, Source};
-use super::space::Ballast;
+use super::space::{Ballast, SpaceWatch};
 use super::tree::Tree;
-use crate::engine::commit_log::{HeldLog, Retention, bytes_after, trim};
+use crate::engine::commit_log::{HeldLog, Retention, bytes_after, first_sequence, trim};
 use crate::engine::durable_file;
-use crate::engine::snapshot::SnapshotDir;
+use crate::engine::snapshot::{SnapshotDir, SnapshotError};
 use crate::model::{Canonicalization, Incarnation};
 use crate::store::{Clock, StoreError, StoreState};
 
@@ -36,6 +36,11 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// After a snapshot has failed it waits, twice as long each time.
 const FIRST_WAIT: Duration = Duration::from_secs(30);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// A clock that is behind the last commit by more than this is worth a line.
+const CLOCK_BEHIND: Duration = Duration::from_secs(60);
+/// So many looks in a row an unreadable snapshot is tried again before it counts for none.
+const READ_ATTEMPTS: u32 = 15;
 
 /// When snapshots are made and how much of the log is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +67,12 @@ pub struct MaintenanceParts {
     /// Whether snapshots are made.
     pub snapshots_due: bool,
     pub ballast: Ballast,
+    /// Whether writes are refused for want of room.
+    pub space: Arc<SpaceWatch>,
     /// Up to where sled is flushed; the committer moves it.
     pub checkpoint: Arc<AtomicU64>,
+    /// How long an end waits for the disk.
+    pub sync_timeout: Duration,
     pub state: watch::Sender<StoreState>,
     /// Told of snapshots.
     pub figures: Arc<SledFigures>,
@@ -78,6 +87,9 @@ enum Message {
 pub struct Maintenance {
     messages: SyncSender<Message>,
     stopper: Stopper,
+    /// Told when the thread has ended.
+    ended: Stopper,
+    sync_timeout: Duration,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -85,11 +97,21 @@ impl Maintenance {
     /// Starts the thread.
     pub fn start(parts: MaintenanceParts) -> std::io::Result<Self> {
         let (messages, received) = sync_channel(1);
-        let stopper = Stopper::default();
-        let thread =
-            Thread { parts, stopper: stopper.clone(), proven: None, failures: 0, not_before: Instant::now() };
-        let thread = std::thread::Builder::new().name("maintenance".into()).spawn(move || thread.run(&received))?;
-        Ok(Self { messages, stopper, thread: Mutex::new(Some(thread)) })
+        let (stopper, ended, sync_timeout) = (Stopper::default(), Stopper::default(), parts.sync_timeout);
+        let thread = Thread {
+            parts,
+            stopper: stopper.clone(),
+            proven: None,
+            unreadable: 0,
+            failures: 0,
+            not_before: Instant::now(),
+        };
+        let end = StopOnDrop(ended.clone());
+        let thread = std::thread::Builder::new().name("maintenance".into()).spawn(move || {
+            let _end = end;
+            thread.run(&received);
+        })?;
+        Ok(Self { messages, stopper, ended, sync_timeout, thread: Mutex::new(Some(thread)) })
     }
 
     /// Makes a snapshot now and trims the log behind it.
@@ -102,16 +124,25 @@ impl Maintenance {
         answered.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Ends the thread; a snapshot in the making is given up. Blocks for milliseconds.
-    pub fn stop(&self) {
+    /// Ends the thread; a snapshot in the making is given up. Blocks for milliseconds, or as long as one sync may take.
+    /// Returns whether it has ended: one that waits for the disk is left behind.
+    pub fn stop(&self) -> bool {
         self.stopper.stop();
         // If the queue is full the thread wakes up all the same.
         let _ = self.messages.try_send(Message::Stop);
+        if self.ended.rest(self.sync_timeout).is_ok() {
+            tracing::error!(
+                waited = ?self.sync_timeout,
+                "the maintenance thread waits for the disk; it is not waited for any longer"
+            );
+            return false;
+        }
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
             tracing::error!("the maintenance thread panicked");
         }
+        true
     }
 }
 
@@ -120,12 +151,15 @@ struct Thread {
     stopper: Stopper,
     /// The newest snapshot that this process has made or read through. `None`: not looked yet.
     proven: Option<u64>,
+    /// How often in a row the newest snapshot could not be read.
+    unreadable: u32,
     failures: u32,
     not_before: Instant,
 }
 
 impl Thread {
     fn run(mut self, messages: &Receiver<Message>) {
+        self.look_at_the_clock();
         // The first look is at once: a process that is stopped and started often must come to its snapshots too.
         let mut wait = Duration::ZERO;
         while self.stopper.check().is_ok() {
@@ -144,6 +178,19 @@ impl Thread {
         }
     }
 
+    fn look_at_the_clock(&self) {
+        let now = self.parts.clock.now();
+        if let Ok(applied) = self.parts.tree.applied()
+            && applied.time.saturating_sub(CLOCK_BEHIND) > now
+        {
+            let ahead_s = applied.time.unix_nanos().saturating_sub(now.unix_nanos()) / 1_000_000_000;
+            tracing::warn!(
+                ahead_s,
+                "the last commit's time is ahead of the clock, which is wrong or was; commits keep that time until the clock is there"
+            );
+        }
+    }
+
     fn look(&mut self) {
         if matches!(*self.parts.state.borrow(), StoreState::Failed { .. }) {
             return;
@@ -151,6 +198,7 @@ impl Thread {
         if let Err(error) = self.parts.ballast.take() {
             tracing::debug!(%error, "the ballast could not be taken");
         }
+        self.parts.space.ask();
         match self.is_due() {
             Ok(true) if Instant::now() >= self.not_before => {
                 // A second attempt hurries, since the first may have failed because too much changed meanwhile.
@@ -170,6 +218,11 @@ impl Thread {
         let live_bytes = self.parts.tree.applied()?.totals.profile_bytes;
         let bound = self.parts.policy.after_log_bytes.max(live_bytes);
         let newest_good = self.newest_good()?;
+        // Without the log behind it, no snapshot gives a whole state.
+        let first_kept = first_sequence(&self.parts.commit_log)?.unwrap_or(1);
+        if newest_good + 1 < first_kept {
+            return Ok(true);
+        }
         Ok(bytes_after(&self.parts.commit_log, newest_good)? > bound)
     }
 
@@ -184,6 +237,16 @@ impl Thread {
                 Ok(()) => {
                     self.proven = Some(newest);
                     return Ok(newest);
+                }
+                Err(SnapshotFailure::File(SnapshotError::Io(error))) => {
+                    // The disk may give it another time. If not, a new one is made when one is needed, and this one stays
+                    // until then.
+                    self.unreadable += 1;
+                    if self.unreadable < READ_ATTEMPTS {
+                        return Err(SnapshotFailure::File(SnapshotError::Io(error)));
+                    }
+                    tracing::error!(sequence = newest, %error, "a snapshot cannot be read, and counts for none until the next start");
+                    break;
                 }
                 Err(SnapshotFailure::File(error)) => {
                     tracing::error!(sequence = newest, %error, "a snapshot can no longer be used; it was set aside");
@@ -251,9 +314,10 @@ impl Thread {
         if needed_after == 0 {
             return;
         }
-        let MaintenanceParts { commit_log, incarnation, policy, clock, holds, ballast, .. } = &self.parts;
-        // A follower that has stopped must not be what keeps writers out.
-        let max_bytes = if ballast.leaves_room_for(0).unwrap_or(true) { self.parts.held_log_bytes } else { 0 };
+        let MaintenanceParts { commit_log, incarnation, policy, clock, holds, space, .. } = &self.parts;
+        // A follower that has stopped must not be what keeps writers out, also not where some room has come back but not
+        // enough for them.
+        let max_bytes = if space.is_low() { 0 } else { self.parts.held_log_bytes };
         let trimmed = holds.trim(|held_after| {
             let held = held_after.map(|after| HeldLog { after, max_bytes });
             trim(commit_log, *incarnation, needed_after, held, policy.retention, clock.now())

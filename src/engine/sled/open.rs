@@ -21,7 +21,7 @@ use super::maintenance::{Maintenance, MaintenanceParts, SnapshotPolicy};
 use super::space::{Ballast, SpaceBounds, SpaceWatch};
 use super::state::{self, State};
 use super::tree::Tree;
-use crate::engine::commit_log::{LogError, LogOptions, LogReader, Retention};
+use crate::engine::commit_log::{LogError, LogOptions, LogReader, Retention, was_left_open};
 use crate::engine::request_memory::{MAX_REMEMBERED, REMEMBERED_FOR, RequestMemory};
 use crate::engine::{Disk, EngineRules, Point};
 use crate::model::Canonicalization;
@@ -175,6 +175,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
     let ballast = Ballast::new(data_dir.path(), options.disk.clone(), options.space);
     ballast.release_if_needed().map_err(|source| data_dir.access("read", source))?;
     data_dir.snapshots().prepare().map_err(|source| data_dir.access("written", source))?;
+    let left_open = was_left_open(&data_dir.commit_log()).map_err(|source| data_dir.access("read", source))?;
     let State { tree, log, applied, replayed_groups, check_took, healed } = state::open(&data_dir, options)?;
     pass(Point::StateOpened)?;
     data_dir.finish_creation()?;
@@ -199,7 +200,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         elapsed_ms = started.elapsed().as_millis() as u64,
         "opened the store"
     );
-    let figures = OpenFigures { took: started.elapsed(), replayed_groups, check_took, healed };
+    let figures = OpenFigures { took: started.elapsed(), replayed_groups, check_took, healed, left_open };
     let figures = Arc::new(SledFigures::new(figures));
     figures.look_for_blobs(&data_dir.sled()).map_err(|source| data_dir.access("read", source))?;
     let checkpoint = Arc::new(AtomicU64::new(applied.sequence));
@@ -207,6 +208,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
     let log_reader = Arc::new(LogReader::new(data_dir.commit_log(), data_dir.incarnation()));
     let holds = Holds::open(data_dir.holds(), data_dir.incarnation(), head.clone(), log_reader.clone());
     let holds = Arc::new(holds.map_err(|source| data_dir.access("read", source))?);
+    let space = Arc::new(SpaceWatch::new(ballast.clone(), figures.clone()));
     let parts = CommitterParts {
         log,
         tree: tree.clone(),
@@ -219,7 +221,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         suspect_mark: data_dir.suspect_mark(),
         doubt: Doubt::new(data_dir.doubt_mark()),
         checkpoint: checkpoint.clone(),
-        space: SpaceWatch::new(ballast.clone(), figures.clone()),
+        space: space.clone(),
         figures: figures.clone(),
         disk: options.disk.clone(),
     };
@@ -238,7 +240,9 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         held_log_bytes: options.held_log_bytes,
         clock: options.rules.clock.clone(),
         ballast,
+        space,
         checkpoint,
+        sync_timeout: options.sync_timeout,
         state: committer.state().clone(),
         figures: figures.clone(),
     })

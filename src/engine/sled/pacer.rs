@@ -30,6 +30,11 @@ impl Stopper {
         if *self.0.0.lock() { Err(Stopped) } else { Ok(()) }
     }
 
+    /// Waits until told.
+    pub fn wait(&self) {
+        self.0.1.wait_while(&mut self.0.0.lock(), |stopped| !*stopped);
+    }
+
     /// Waits so long, or until told.
     pub fn rest(&self, duration: Duration) -> Result<(), Stopped> {
         let mut stopped = self.0.0.lock();
@@ -37,6 +42,16 @@ impl Stopper {
             self.0.1.wait_for(&mut stopped, duration);
         }
         if *stopped { Err(Stopped) } else { Ok(()) }
+    }
+}
+
+/// Told when this is dropped: held by a thread, so that others learn of its end in whatever way it comes.
+#[derive(Debug)]
+pub struct StopOnDrop(pub Stopper);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 

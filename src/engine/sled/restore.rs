@@ -12,6 +12,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::data_dir::DataDir;
@@ -131,12 +132,11 @@ pub fn restore_with_log(file: &Path, log: Option<&KeptLog>, options: &SledOption
     let dir = &options.path;
     let write = |source| RestoreError::Write { dir: dir.clone(), source };
     let was_there = dir.exists();
-    if was_there && let Some(entry) = fs::read_dir(dir).map_err(write)?.next() {
-        let found = entry.map_err(write)?.file_name().to_string_lossy().into_owned();
-        return Err(RestoreError::NotEmpty { dir: dir.clone(), found });
-    }
+    ensure_empty(dir, false)?;
+    durable_file::create_dir(dir).map_err(write)?;
     let staging =
         SledOptions { path: dir.join(RESTORING), canonicalization: header.canonicalization, ..options.clone() };
+    take_staging(dir, &staging.path)?;
     let built = build(file, log, &staging);
     if built.is_err() {
         // Whatever stays has a name under which it does not open.
@@ -148,6 +148,38 @@ pub fn restore_with_log(file: &Path, log: Option<&KeptLog>, options: &SledOption
     let built = built?;
     move_up(&staging.path, dir).map_err(write)?;
     Ok(built)
+}
+
+/// Refuses a directory in which something is, but for the staging directory that this restore has made.
+fn ensure_empty(dir: &Path, but_staging: bool) -> Result<(), RestoreError> {
+    let write = |source| RestoreError::Write { dir: dir.to_owned(), source };
+    if !dir.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir).map_err(write)? {
+        let name = entry.map_err(write)?.file_name();
+        if !(but_staging && name == RESTORING) {
+            return Err(RestoreError::NotEmpty { dir: dir.to_owned(), found: name.to_string_lossy().into_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Makes the staging directory, which only one of several restores into one directory can do. What is in the directory is
+/// looked at once more: a restore that has ended meanwhile has taken its own away again.
+fn take_staging(dir: &Path, staging: &Path) -> Result<(), RestoreError> {
+    match fs::DirBuilder::new().mode(0o700).create(staging) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(RestoreError::NotEmpty { dir: dir.to_owned(), found: RESTORING.to_owned() });
+        }
+        Err(source) => return Err(RestoreError::Write { dir: dir.to_owned(), source }),
+    }
+    let others = ensure_empty(dir, true);
+    if others.is_err() {
+        let _ = fs::remove_dir(staging);
+    }
+    others
 }
 
 fn build(file: &Path, log: Option<&KeptLog>, options: &SledOptions) -> Result<Restored, RestoreError> {

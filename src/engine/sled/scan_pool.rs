@@ -1,7 +1,7 @@
 //! Where scans run: off the serving threads, bounded in number, stopped when nobody waits any more.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
@@ -33,13 +33,47 @@ pub struct ScanPool {
     running: Arc<Semaphore>,
     running_max: u32,
     waiting: Semaphore,
+    waiting_max: usize,
+    refused: AtomicU64,
+}
+
+/// What a pool does, its bounds, and whom it has refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolFigures {
+    /// Reads that run.
+    pub running: usize,
+    /// The most that run at a time.
+    pub running_max: usize,
+    /// Callers in line.
+    pub waiting: usize,
+    /// The longest line.
+    pub waiting_max: usize,
+    /// Callers that found no place in line.
+    pub refused: u64,
 }
 
 impl ScanPool {
     /// At most `running_max` scans at a time, with at most `waiting_max` callers in line.
     pub fn new(running_max: u32, waiting_max: usize) -> Self {
         let running = Arc::new(Semaphore::new(running_max as usize));
-        Self { running, running_max, waiting: Semaphore::new(waiting_max) }
+        Self { running, running_max, waiting: Semaphore::new(waiting_max), waiting_max, refused: AtomicU64::new(0) }
+    }
+
+    /// What it does now.
+    pub fn figures(&self) -> PoolFigures {
+        let running_max = self.running_max as usize;
+        PoolFigures {
+            running: running_max.saturating_sub(self.running.available_permits()),
+            running_max,
+            waiting: self.waiting_max.saturating_sub(self.waiting.available_permits()),
+            waiting_max: self.waiting_max,
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    fn refuse(&self) -> StoreError {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        StoreError::Overloaded
     }
 
     /// Runs a scan on a blocking thread.
@@ -47,7 +81,7 @@ impl ScanPool {
         &self,
         scan: impl FnOnce(&Cancelled) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let waiting = self.waiting.try_acquire().map_err(|_| StoreError::Overloaded)?;
+        let waiting = self.waiting.try_acquire().map_err(|_| self.refuse())?;
         let running = self.running.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
         drop(waiting);
         Self::run_holding(running, scan).await
@@ -60,7 +94,7 @@ impl ScanPool {
     ) -> Result<T, StoreError> {
         let running = self.running.clone().try_acquire_owned().map_err(|error| match error {
             TryAcquireError::Closed => StoreError::Closed,
-            TryAcquireError::NoPermits => StoreError::Overloaded,
+            TryAcquireError::NoPermits => self.refuse(),
         })?;
         Self::run_holding(running, scan).await
     }
@@ -136,6 +170,9 @@ mod tests {
             assert!(futures_util::poll!(waiting.as_mut()).is_pending());
             assert_eq!(pool.run(|_| Ok(())).await, Err(StoreError::Overloaded), "the line has one place");
         }
+        assert_eq!(pool.try_run(|_| Ok(())).await, Err(StoreError::Overloaded), "it does not wait");
+        let full = PoolFigures { running: 1, running_max: 1, waiting: 0, waiting_max: 1, refused: 4 };
+        assert_eq!(pool.figures(), full);
         drop(running);
         assert_eq!(soon(pool.run(|_| Ok(7))).await, Ok(7));
         soon(pool.close()).await;

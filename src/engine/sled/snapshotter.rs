@@ -6,6 +6,7 @@
 //! snapshot, and the part of the log that still has it would be trimmed.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use super::pacer::{Pacer, Stopped};
 use super::scan_pool::Cancelled;
 use super::tree::Tree;
 use crate::engine::commit_log::{LogError, read_range};
-use crate::engine::digest::{Digest, hash, record_hash};
+use crate::engine::digest::{Digest, record_hash};
 use crate::engine::durable_file;
 use crate::engine::entry::split_entry;
 use crate::engine::snapshot::{SnapshotDir, SnapshotEnd, SnapshotError, SnapshotHeader, SnapshotReader};
@@ -23,7 +24,7 @@ use crate::engine::snapshot::{SnapshotRow, SnapshotWriter};
 use crate::model::{Canonicalization, Incarnation, ProfileId};
 use crate::store::StoreError;
 
-/// The most profiles that may change while a snapshot is made, about 100 MiB of memory: what they are is kept until
+/// The most profiles that may change while a snapshot is made, about 140 MiB of memory: what they are is kept until
 /// the file has been read back.
 const MAX_CHANGED: usize = 2_000_000;
 
@@ -91,8 +92,29 @@ impl From<std::io::Error> for SnapshotFailure {
     }
 }
 
-/// What the changes behind the scan leave of a profile, by the hash of its id: the hash of the record, if any.
-type Changed = HashMap<u64, Option<u64>>;
+/// What the changes behind the scan leave of a profile: the hash of the record, if any.
+///
+/// By a hash of its id of 128 bits with keys of its own: callers choose ids, and two that they knew to share a
+/// hash would make a sound state look damaged.
+#[derive(Default)]
+struct Changed {
+    records: HashMap<(u64, u64), Option<u64>>,
+    keys: (RandomState, RandomState),
+}
+
+impl Changed {
+    fn insert(&mut self, id: &ProfileId, record: Option<u64>) {
+        self.records.insert(self.key(id), record);
+    }
+
+    fn has(&self, id: &ProfileId) -> bool {
+        self.records.contains_key(&self.key(id))
+    }
+
+    fn key(&self, id: &ProfileId) -> (u64, u64) {
+        (self.keys.0.hash_one(id.as_bytes()), self.keys.1.hash_one(id.as_bytes()))
+    }
+}
 
 /// Makes a snapshot, and removes the ones before.
 pub fn make(source: &Source, dir: &SnapshotDir, pacer: &mut Pacer) -> Result<Snapshot, SnapshotFailure> {
@@ -124,7 +146,7 @@ fn write(
         scan(source.tree, kind, scan_sequence, &mut writer, pacer)?;
     }
     let Applied { sequence, time, totals, digest } = source.tree.applied()?;
-    let mut changed = Changed::new();
+    let mut changed = Changed::default();
     if sequence > scan_sequence {
         copy_changes(source, scan_sequence..sequence, &mut writer, &mut changed, pacer)?;
     }
@@ -176,8 +198,8 @@ fn copy_changes(
     let read = read_range(&source.commit_log, source.incarnation, during.start, during.end, |group| {
         let copied = group.rows().try_for_each(|row| {
             let hash = row.record.as_ref().map(|_| record_hash(row.id.as_bytes(), row.revision));
-            changed.insert(id_hash(&row.id), hash);
-            if changed.len() > MAX_CHANGED {
+            changed.insert(&row.id, hash);
+            if changed.records.len() > MAX_CHANGED {
                 return Err(SnapshotFailure::TooManyChanges);
             }
             writer.push(&row)?;
@@ -200,13 +222,13 @@ fn prove(dir: &SnapshotDir, end: &SnapshotEnd, changed: &Changed, pacer: &mut Pa
     let scan_sequence = reader.header().scan_sequence;
     let mut digest = Digest::default();
     let mut profiles = 0;
-    changed.values().flatten().for_each(|&hash| {
+    changed.records.values().flatten().for_each(|&hash| {
         digest.add(hash);
         profiles += 1;
     });
     while let Some(rows) = reader.next_block()? {
         for row in rows.iter().filter(|row| row.revision.0 <= scan_sequence) {
-            if !changed.contains_key(&id_hash(&row.id)) {
+            if !changed.has(&row.id) {
                 digest.add(record_hash(row.id.as_bytes(), row.revision));
                 profiles += 1;
             }
@@ -236,6 +258,17 @@ pub fn is_good(dir: &SnapshotDir, sequence: u64, pacer: &mut Pacer) -> Result<()
     }
 }
 
-fn id_hash(id: &ProfileId) -> u64 {
-    hash(&[id.as_bytes()])
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_changed_profile_is_kept_is_known_to_nobody_beforehand() {
+        let id = ProfileId::parse("user-1", "id").unwrap();
+        let (mut first, second) = (Changed::default(), Changed::default());
+        assert_ne!(first.key(&id), second.key(&id));
+        assert_ne!(first.key(&id).0, first.key(&id).1);
+        first.insert(&id, None);
+        assert!(first.has(&id) && !first.has(&ProfileId::parse("user-2", "id").unwrap()));
+    }
 }

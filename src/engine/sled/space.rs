@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -17,8 +18,10 @@ use super::figures::SledFigures;
 use crate::engine::disk::Disk;
 use crate::engine::durable_file;
 
-/// While writes are refused the disk is asked so often at most.
-const ASK_EVERY: Duration = Duration::from_millis(200);
+/// Before a group the disk is asked when its last answer is older than this.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// The same while writes are refused.
+const ASK_EVERY_WHEN_LOW: Duration = Duration::from_millis(200);
 
 /// How much room there should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,39 +32,47 @@ pub struct SpaceBounds {
     pub ballast_bytes: u64,
 }
 
-/// Decides whether there is room for writes. Asked by the committer, which asks the disk when it flushes: at the
-/// latest every 64 groups or 8 MiB.
+/// Decides whether there is room for writes. The committer asks the disk when it flushes, at the latest every 64 groups or
+/// 8 MiB, and before a group when the last answer is old; the maintenance thread asks at each look, so that who looks at
+/// the figures learns of a disk that others fill, and of room, without a write.
 #[derive(Debug)]
 pub struct SpaceWatch {
     ballast: Ballast,
-    low: bool,
-    asked: Instant,
+    low: AtomicBool,
+    began: Instant,
+    /// Milliseconds after `began`.
+    asked: AtomicU64,
     figures: Arc<SledFigures>,
 }
 
 impl SpaceWatch {
     /// For a data directory with its ballast; asks at once.
     pub fn new(ballast: Ballast, figures: Arc<SledFigures>) -> Self {
-        let mut this = Self { ballast, low: false, asked: Instant::now(), figures };
+        let this =
+            Self { ballast, low: AtomicBool::new(false), began: Instant::now(), asked: AtomicU64::new(0), figures };
         this.ask();
         this
     }
 
     /// Whether writes may be made.
-    pub fn has_room(&mut self) -> bool {
-        if self.low && self.asked.elapsed() >= ASK_EVERY {
+    pub fn has_room(&self) -> bool {
+        let asked = Duration::from_millis(self.asked.load(Ordering::Relaxed));
+        let old = if self.is_low() { ASK_EVERY_WHEN_LOW } else { ASK_EVERY };
+        if self.began.elapsed().saturating_sub(asked) >= old {
             self.ask();
         }
-        !self.low
+        !self.is_low()
+    }
+
+    /// Whether writes are refused, as of the last answer.
+    pub fn is_low(&self) -> bool {
+        self.low.load(Ordering::Relaxed)
     }
 
     /// Asks the disk.
-    pub fn ask(&mut self) {
-        self.asked = Instant::now();
+    pub fn ask(&self) {
+        self.asked.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
         let min_free_bytes = self.ballast.bounds.min_free_bytes;
-        if min_free_bytes == 0 {
-            return;
-        }
         let free_bytes = match self.ballast.free_bytes_beside() {
             Ok(free_bytes) => free_bytes,
             Err(error) => {
@@ -70,18 +81,18 @@ impl SpaceWatch {
                 return;
             }
         };
-        let enough = if self.low { min_free_bytes.saturating_add(min_free_bytes / 10) } else { min_free_bytes };
+        let enough = if self.is_low() { min_free_bytes.saturating_add(min_free_bytes / 10) } else { min_free_bytes };
         let low = free_bytes < enough;
-        if low && !self.low {
+        let was_low = self.low.swap(low, Ordering::Relaxed);
+        if low && !was_low {
             tracing::error!(
                 free_bytes,
                 min_free_bytes,
                 "the disk is nearly full: writes are refused until there is room"
             );
-        } else if self.low && !low {
+        } else if was_low && !low {
             tracing::info!(free_bytes, "there is room on the disk again: writes are taken");
         }
-        self.low = low;
         self.figures.room(free_bytes, low);
     }
 }

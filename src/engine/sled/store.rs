@@ -1,5 +1,8 @@
 //! The seam over the tree and the committer.
 
+mod pools;
+mod reindex;
+
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,9 +28,7 @@ use super::verify::Verification;
 use crate::engine::commit_log::{LogReader, ReadError};
 use crate::engine::decision::CurrentState;
 use crate::engine::durable_file;
-use crate::model::{
-    Canonicalization, Domain, DomainKey, Draft, Outcome, Precondition, ProfileId, Record, UpdateFn, Write, limits,
-};
+use crate::model::{Domain, DomainKey, ProfileId, Record};
 use crate::store::{
     Backup, ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainOrder, DomainPage, Hold,
     HoldName, Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus,
@@ -43,9 +44,6 @@ const IN_PLACE_ROWS: usize = 100;
 /// How many look-ups of more ids, and counts of the directory's bytes, run at a time, beside the scans: a few slow scans must
 /// not hold up those who know what they want.
 const RUNNING_LOOK_UPS: u32 = 4;
-/// How many profiles a rebuild of the index handles in one commit: few enough that even the largest stay
-/// under the bound of a commit.
-const REINDEX_PAGE: usize = 50;
 /// Reads of the log that run at a time, each of one page: near its head, and as many elsewhere, so that those who
 /// catch up do not hold up those who are there.
 const RUNNING_LOG_READS: u32 = 2;
@@ -123,54 +121,10 @@ impl SledStore {
         self.maintenance.snapshot().await
     }
 
-    /// Rebuilds every index key by other settings and records them in the data directory. The store must have
-    /// been opened with [`SledOptions::reindex`]. An interrupted run is finished by another one; until then
-    /// the directory opens for nothing else. Returns how many profiles changed.
-    pub async fn reindex(&self, settings: Canonicalization) -> Result<u64, OpenError> {
-        self.set_canonicalization(settings, true)?;
-        let bounds = PageBounds { max_records: REINDEX_PAGE, max_bytes: limits::MAX_PAGE_BYTES };
-        let (mut after, mut changed) = (None, 0);
-        loop {
-            let page = self.list(&Scope::All, after.as_ref(), bounds).await?;
-            let mut writes = Vec::with_capacity(page.records.len());
-            for record in &page.records {
-                let profile =
-                    record.decode().map_err(|_| StoreError::Corrupt(Corruption("a record is damaged".into())))?;
-                let id = ProfileId::parse(&profile.id, "id")
-                    .map_err(|_| StoreError::Corrupt(Corruption("a record has no id".into())))?;
-                let recompute: UpdateFn = Box::new(move |current| {
-                    Draft::from_profile(current.cloned().unwrap_or_default(), settings, "profile")
-                });
-                writes.push(Write::update(id, recompute, Precondition::MustExist, record.profile_len()));
-            }
-            for outcome in self.commit(Commit::each(writes)).await? {
-                match outcome {
-                    Ok(Outcome::Stored(_)) => changed += 1,
-                    Ok(_) => {}
-                    Err(rejection) => {
-                        let what = format!("a stored profile is no longer valid: {rejection}");
-                        return Err(StoreError::Corrupt(Corruption(what)).into());
-                    }
-                }
-            }
-            after = page.next;
-            if after.is_none() {
-                self.set_canonicalization(settings, false)?;
-                return Ok(changed);
-            }
-        }
-    }
-
-    fn set_canonicalization(&self, settings: Canonicalization, reindexing: bool) -> Result<(), OpenError> {
-        match self.data_dir.lock().as_mut() {
-            Some(data_dir) => Ok(data_dir.set_canonicalization(settings, reindexing)?),
-            None => Err(StoreError::Closed.into()),
-        }
-    }
-
     fn with_tree<T>(&self, read: impl FnOnce(&Tree) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let tree = self.tree.read();
         let Some(tree) = &*tree else { return Err(StoreError::Closed) };
+        let _reading = self.committer.reading();
         // sled panics on some damaged pages; the caller should get an error and not a broken connection.
         let read = catch_unwind(AssertUnwindSafe(|| read(tree)))
             .unwrap_or_else(|_| Err(StoreError::Corrupt(Corruption("sled panicked while it read".into()))));
@@ -308,6 +262,10 @@ impl Store for SledStore {
         self.holds.list().await
     }
 
+    fn has_lost_holds(&self) -> bool {
+        self.holds.were_lost()
+    }
+
     fn watch_head(&self) -> watch::Receiver<Position> {
         self.head.watch()
     }
@@ -378,8 +336,8 @@ impl Store for SledStore {
         self.closing.stop();
         let (committer, maintenance) = (self.committer.clone(), self.maintenance.clone());
         let closing = tokio::task::spawn_blocking(move || {
-            maintenance.stop();
-            committer.close()
+            let ended = maintenance.stop();
+            committer.close() && ended
         })
         .await;
         self.scans.close().await;
@@ -412,8 +370,8 @@ impl Store for SledStore {
 impl Drop for SledStore {
     /// A store that was not closed still makes what was accepted and lets go of its files.
     fn drop(&mut self) {
-        self.maintenance.stop();
-        if !self.committer.close() {
+        let ended = self.maintenance.stop();
+        if !(self.committer.close() && ended) {
             std::mem::forget(self.tree.get_mut().take());
         }
     }

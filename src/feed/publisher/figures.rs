@@ -9,7 +9,8 @@ use crate::model::CommitTime;
 /// The figures of a publisher. Cheap to read at any time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Figures {
-    /// The broker takes messages.
+    /// The broker takes messages, as far as there are any: while nothing was to be published over a connection it is not
+    /// known whether it would.
     pub publishing: bool,
     /// Changes that are not acknowledged yet; looked at once a second.
     pub lag_changes: u64,

@@ -7,7 +7,7 @@
 //!
 //! A change that moves a profile to another domain is two messages: `left` for the domain before and then `put` for
 //! the new one, so that who listens to one domain only hears of both. Invariants: the same change always makes the same
-//! messages with the same ids; without [`MessageOptions::include_profile`] a message has nothing of a profile but its id, its
+//! messages with the same ids; no two messages have the same `sequence`, and a later one of a profile has a larger one; without [`MessageOptions::include_profile`] a message has nothing of a profile but its id, its
 //! domain and its etag.
 
 use std::collections::BTreeMap;
@@ -25,6 +25,7 @@ use crate::store::{CommittedChange, Corruption, Position, StoreError};
 /// Stands for the domain of a profile without an e-mail. No label is the same: labels have no underscores.
 const NO_DOMAIN: &str = "_";
 /// The content type of a message.
+#[cfg(feature = "nats")]
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 
 /// What messages look like.
@@ -65,6 +66,14 @@ impl Kind {
             Self::Left => "left",
         }
     }
+
+    /// Sorts the events of one change: `left` goes before the `put` of the same move.
+    fn place_in_change(self) -> &'static str {
+        match self {
+            Self::Left => "00",
+            Self::Put | Self::Delete => "01",
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -76,7 +85,7 @@ struct CloudEvent<'a> {
     subject: &'a str,
     time: String,
     datacontenttype: &'static str,
-    /// Events of one life of a store sort by it.
+    /// All events of a store sort by it: the change's position, and the place among the change's events.
     sequence: String,
     /// The trace of the write, if it is recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,7 +172,7 @@ fn message(
         subject: ProfileId::as_str(&change.id),
         time: change.time.to_timestamp().to_string(),
         datacontenttype: "application/json",
-        sequence: hex(change.position.as_bytes()),
+        sequence: hex(change.position.as_bytes()) + kind.place_in_change(),
         traceparent: change.trace.map(|trace| trace.to_string()),
         data: Data {
             id: change.id.as_str(),
@@ -277,7 +286,7 @@ mod tests {
         let event = json!({
             "specversion": "1.0", "id": "_wE", "source": "/here", "type": "profilestore.profile.put",
             "subject": "ada", "time": "1970-01-01T00:00:01.500Z", "datacontenttype": "application/json",
-            "sequence": "ff01",
+            "sequence": "ff0101",
             "data": {"id": "ada", "domain": "mail.x.example", "etag": record("").decode().unwrap().etag},
         });
         let expected = vec![("profiles.put.example.x.mail".into(), "_wE".into(), event)];
@@ -319,6 +328,13 @@ mod tests {
         assert_eq!(subjects(Some("b@x.example"), Some("a@x.example")), [pair("profiles.put.example.x", "_wE")]);
         assert_eq!(subjects(None, Some("a@x.example")), [pair("profiles.delete.example.x", "_wE")]);
         assert_eq!(subjects(None, None), [pair("profiles.delete._", "_wE")]);
+        let sequences = parts(&change(Some("a@y.example"), Some("a@x.example")), true);
+        let sequences: Vec<_> = sequences.iter().map(|(.., event)| event["sequence"].as_str().unwrap()).collect();
+        assert_eq!(
+            sequences,
+            ["ff0100", "ff0101"],
+            "who keeps the last one takes the put for newer than what was left"
+        );
         let (.., left) = parts(&change(Some("a@y.example"), Some("a@x.example")), true).remove(0);
         assert_eq!(left["data"], json!({"id": "ada", "domain": "x.example"}), "nothing of the new profile");
     }

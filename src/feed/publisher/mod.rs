@@ -5,7 +5,7 @@
 //! trimmed past it. A broker that is away, slow or full delays this and nothing else.
 //!
 //! In reading order: `message` (subjects and CloudEvents), `broker` (what is needed of one), `window` (what is in flight),
-//! `backoff`, `figures`, `run` (the task), and `nats` (the one broker that there is).
+//! `backoff`, `figures`, `run` (the task), `supervisor`, and `nats` (the one broker that there is).
 //!
 //! Invariants: everything before the place is acknowledged; two messages of one profile are never in flight together, so
 //! whatever fails and is sent again, each profile's messages come in order; a message that is sent again has the same id.
@@ -17,6 +17,7 @@ mod message;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod run;
+mod supervisor;
 mod window;
 
 pub use broker::{Acknowledged, Broker, Delay, Session};

@@ -1,7 +1,8 @@
 //! NATS JetStream as the broker.
 //!
-//! A connection that is lost is given up and made anew by the publisher, which alone decides when; the client repeats
-//! nothing by itself. Invariant: credentials are in no address, no error and no line of a log.
+//! A connection that is lost is given up, and the publisher makes another one with a client of its own. The client that is given
+//! up may connect once more before it ends, and send what it had in its queue: such a message is the same as the one that is sent
+//! again, with the same id. Invariant: credentials are in no address, no error and no line of a log.
 
 use std::fmt;
 use std::io;
@@ -112,12 +113,14 @@ impl fmt::Debug for Servers {
 /// A NATS JetStream.
 pub struct Nats {
     options: NatsOptions,
+    /// How long a connection, and each question about streams, may take.
+    patience: Duration,
 }
 
 impl Nats {
     /// Connects to nothing yet.
     pub fn new(options: NatsOptions) -> Self {
-        Self { options }
+        Self { options, patience: CONNECT_TIMEOUT }
     }
 
     async fn connect_options(&self, broken: watch::Sender<Option<Delay>>) -> Result<ConnectOptions, Delay> {
@@ -137,10 +140,11 @@ impl Nats {
         let denied = format!("Publish to \"{subject}.");
         Ok(options
             .name("profilestore")
-            .connection_timeout(CONNECT_TIMEOUT)
-            .request_timeout(Some(CONNECT_TIMEOUT))
+            .connection_timeout(self.patience)
+            .request_timeout(Some(self.patience))
             .ping_interval(PING_INTERVAL)
-            // One round over the servers. A lost connection is of no use: its answers never come.
+            // One round over the servers, now and after a disconnect, if nobody drops the client before: a lost connection
+            // is of no use, since its answers never come.
             .max_reconnects(servers.addresses.len())
             .ignore_discovered_servers()
             .event_callback(move |event| {
@@ -211,7 +215,7 @@ impl Broker for Nats {
         let (broken, is_broken) = watch::channel(None);
         let options = self.connect_options(broken).await?;
         let connecting = options.connect(self.options.servers.addresses.clone());
-        let patience = CONNECT_TIMEOUT * (1 + self.options.servers.addresses.len() as u32);
+        let patience = self.patience * (1 + self.options.servers.addresses.len() as u32);
         let client = timeout(patience, connecting).await.map_err(|_| Delay::Away)?;
         let client = client.map_err(|error| match error.kind() {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => Delay::Unauthorized,
@@ -224,12 +228,15 @@ impl Broker for Nats {
             .ack_timeout(self.options.ack_timeout)
             .max_ack_inflight(2 * self.options.max_in_flight)
             .build(client.clone());
+        // An acknowledgement may take longer than an answer about a stream, which is bounded as the connection is.
+        let questions = jetstream::new(client.clone());
         if let Some(wanted) = &self.options.stream {
-            self.ensure_stream(&context, wanted).await?;
+            self.ensure_stream(&questions, wanted).await?;
         }
         Ok(NatsSession {
             _client: client,
             context: Arc::new(context),
+            questions: Arc::new(questions),
             stream: self.options.stream.as_ref().map(|stream| stream.name.clone()),
             ack_timeout: self.options.ack_timeout,
             broken: is_broken,
@@ -241,6 +248,8 @@ impl Broker for Nats {
 pub struct NatsSession {
     _client: Client,
     context: Arc<Context>,
+    /// For what is asked about streams.
+    questions: Arc<Context>,
     /// The stream that must take the messages.
     stream: Option<String>,
     ack_timeout: Duration,
@@ -259,12 +268,12 @@ impl Session for NatsSession {
         // A connection that takes nothing makes the client's own queue full.
         let sent = timeout(self.ack_timeout, self.context.send_publish(message.subject, publish)).await;
         let answer = sent.map_err(|_| Delay::Slow)?.map_err(|error| delay(&error))?;
-        let context = self.context.clone();
+        let questions = self.questions.clone();
         let answered = async move {
             match answer.await {
                 Ok(ack) => Ok(Acknowledged { duplicate: ack.duplicate }),
                 Err(error) if error.kind() == PublishErrorKind::StreamNotFound => {
-                    Err(no_jetstream(&context).await.unwrap_or(Delay::NoStream))
+                    Err(no_jetstream(&questions).await.unwrap_or(Delay::NoStream))
                 }
                 Err(error) => Err(delay(&error)),
             }
@@ -348,6 +357,10 @@ fn covers(pattern: &str, wanted: &str) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "nats_silence_tests.rs"]
+mod silence_tests;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! The task that publishes.
 //!
-//! It is in one of two states, publishing or delayed, and logs one line for each change of state or of its reason. After
+//! It publishes, has nothing to publish, or is delayed, and logs one line for each change of state or of its reason. After
 //! a delay it begins anew behind the last acknowledged change, with one message until that is acknowledged.
 
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub enum Start {
     /// With the oldest change that is kept.
     #[default]
     Oldest,
-    /// With the next change.
+    /// With the next change; with the oldest that is kept if a place may have been lost by damage.
     Now,
 }
 
@@ -60,13 +60,20 @@ pub struct Publisher<S> {
 }
 
 impl<S: Store> Publisher<S> {
-    /// Takes the place where the last publisher of this store stopped, or makes one. From then on the store keeps what
+    /// Takes the place where the last publisher of this store stopped, or makes one: at the start that was chosen, or at
+    /// the oldest change when damage may have taken a place. From then on the store keeps what
     /// comes after it.
     pub async fn prepare(store: Arc<S>, options: PublisherOptions) -> Result<Self, StoreError> {
         let hold = HoldName::new(HOLD).unwrap_or_else(|| unreachable!("the name is a good one"));
         let known = store.holds().await?.into_iter().find(|known| known.name == hold);
         let place = match (known, options.start) {
             (Some(known), _) => known.position,
+            (None, Start::Now) if store.has_lost_holds() => {
+                tracing::warn!(
+                    "the publisher's place may be lost, so that it begins with the oldest change that is kept"
+                );
+                hold_oldest(&*store, &hold).await?
+            }
             (None, Start::Oldest) => hold_oldest(&*store, &hold).await?,
             (None, Start::Now) => {
                 let head = store.head().await?;
@@ -90,9 +97,13 @@ impl<S: Store> Publisher<S> {
         self.figures.clone()
     }
 
-    /// Publishes until `stop` is cancelled or the store closed; then takes the answers that come within two seconds and
-    /// stores the place.
-    pub async fn run<B: Broker>(self, broker: B, stop: CancellationToken) {
+    /// What is needed to begin anew.
+    pub(super) fn again(&self) -> Again<S> {
+        Again { store: self.store.clone(), options: self.options.clone(), figures: self.figures.clone() }
+    }
+
+    /// Publishes until `stop` is cancelled; then takes the answers that come within two seconds and stores the place.
+    pub(super) async fn publish<B: Broker>(self, broker: &B, stop: &CancellationToken) {
         let mut task = Task {
             read: self.place,
             acknowledged: self.place,
@@ -106,11 +117,11 @@ impl<S: Store> Publisher<S> {
             publisher: self,
         };
         loop {
-            match task.attempt(&broker, &stop).await {
+            match task.attempt(broker, stop).await {
                 Ok(()) => break,
                 Err(delay) => {
                     task.begin_anew(delay, broker.address());
-                    if !task.pause(&stop).await {
+                    if !task.pause(stop).await {
                         break;
                     }
                 }
@@ -119,6 +130,21 @@ impl<S: Store> Publisher<S> {
         if timeout(LAST_PLACE, task.keep_place()).await.is_err() {
             tracing::warn!("the publisher's last place could not be stored in time; some changes will be sent again");
         }
+    }
+}
+
+/// A publisher that is not there at present.
+pub(super) struct Again<S> {
+    store: Arc<S>,
+    options: PublisherOptions,
+    figures: Arc<SharedFigures>,
+}
+
+impl<S: Store> Again<S> {
+    /// The publisher at its stored place, with the figures of the one before.
+    pub async fn prepare_again(&self) -> Result<Publisher<S>, StoreError> {
+        let publisher = Publisher::prepare(self.store.clone(), self.options.clone()).await?;
+        Ok(Publisher { figures: self.figures.clone(), ..publisher })
     }
 }
 
@@ -137,6 +163,9 @@ async fn hold_oldest<S: Store>(store: &S, hold: &HoldName) -> Result<Position, S
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Starting,
+    /// The broker is there and there is nothing to publish: whether it takes messages is not known.
+    Connected,
+    /// The broker has acknowledged something over this connection.
     Publishing,
     Delayed(Delay),
 }
@@ -180,8 +209,8 @@ impl<S: Store, A: Future<Output = Result<Acknowledged, Delay>> + Send + Unpin> T
             if self.window.wants_more() {
                 self.fill().await?;
             }
-            if self.window.is_empty() {
-                self.enter(State::Publishing, broker.address());
+            if self.window.is_empty() && !self.confirmed {
+                self.enter(State::Connected, broker.address());
             }
             let max_in_flight = if self.confirmed { self.publisher.options.max_in_flight } else { 1 };
             while let Some((message, ticket)) = self.window.next_to_send(max_in_flight) {
@@ -335,19 +364,23 @@ impl<S: Store, A: Future<Output = Result<Acknowledged, Delay>> + Send + Unpin> T
     }
 
     fn enter(&mut self, state: State, address: &str) {
-        if state == State::Publishing {
+        let delayed = matches!(state, State::Delayed(_));
+        if !delayed {
             self.backoff.reset();
         }
         if self.state == state {
             return;
         }
         match state {
+            State::Connected => {
+                tracing::info!(broker = address, "the broker is there; nothing waits to be published")
+            }
             State::Publishing => tracing::info!(broker = address, "changes are published"),
             State::Delayed(reason) => tracing::warn!(broker = address, %reason, "publishing is delayed"),
             State::Starting => {}
         }
         self.state = state;
-        self.publisher.figures.update(|figures| figures.publishing = state == State::Publishing);
+        self.publisher.figures.update(|figures| figures.publishing = !delayed);
     }
 }
 

@@ -24,6 +24,8 @@ struct Fake {
     answers: Mutex<VecDeque<Option<(Delay, bool)>>>,
     /// Answers wait for this, if a test wants it.
     gate: Option<Notify>,
+    /// So many of the next messages make it panic.
+    panics: AtomicUsize,
     in_flight: AtomicUsize,
     most_in_flight: AtomicUsize,
 }
@@ -49,6 +51,8 @@ impl Session for FakeBroker {
 
     async fn publish(&self, message: Message) -> Result<Self::Answer, Delay> {
         let fake = self.0.clone();
+        let panics = fake.panics.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert!(panics.is_err(), "as planned");
         let in_flight = fake.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
         fake.most_in_flight.fetch_max(in_flight, Ordering::SeqCst);
         let planned = fake.answers.lock().pop_front().flatten();
@@ -286,4 +290,59 @@ async fn a_stop_takes_the_answers_in_flight_and_does_not_wait_for_those_that_do_
     running.until(|_| fake.in_flight.load(Ordering::SeqCst) == 1).await;
     running.stop().await;
     assert_eq!(store.holds().await.unwrap()[0].lag, 1, "it is sent again by the next publisher");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_that_panics_says_so_in_its_figures_and_begins_anew_from_its_place() {
+    let (store, fake) = (store(), Arc::<Fake>::default());
+    put(&store, "a", "", 1).await;
+    let running = start(&store, &fake, Start::Now).await;
+    put(&store, "b", "", 2).await;
+    running.until(|figures| figures.acknowledged == 1 && figures.publishing && figures.lag_changes == 0).await;
+    fake.panics.store(3, Ordering::SeqCst);
+    for number in 3..6 {
+        put(&store, "b", "", number).await;
+    }
+    running.until(|figures| figures.failures == 1 && !figures.publishing).await;
+    running.until(|figures| figures.acknowledged == 4 && figures.publishing && figures.lag_changes == 0).await;
+    assert_eq!(running.figures.read().failures, 3);
+    assert_eq!(versions(&fake, "b"), [2, 3, 4, 5]);
+    // Also one that is about to begin anew stops when it is told to.
+    fake.panics.store(usize::MAX, Ordering::SeqCst);
+    put(&store, "b", "", 6).await;
+    running.until(|figures| figures.failures > 3).await;
+    running.stop().await;
+}
+
+/// A subscriber that keeps the messages of this crate's log lines.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_changes_are_published_is_said_when_one_was_acknowledged_and_not_before() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let (store, fake) = (store(), Arc::<Fake>::default());
+    let said = |what: &str| String::from_utf8_lossy(&lines.0.lock()).matches(what).count();
+    let running = start(&store, &fake, Start::Oldest).await;
+    running.until(|figures| figures.publishing).await;
+    assert_eq!((said("the broker is there"), said("changes are published")), (1, 0));
+    put(&store, "a", "", 1).await;
+    running.until(|figures| figures.acknowledged == 1).await;
+    running.until(|_| said("changes are published") == 1).await;
+    running.stop().await;
+    assert_eq!((said("the broker is there"), said("changes are published")), (1, 1));
 }

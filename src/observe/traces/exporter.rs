@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::span_figures::{self, Counted};
 use super::{SAMPLED_PART, TraceOptions};
 use crate::observe::pace::Pace;
 use crate::trace;
@@ -70,7 +71,7 @@ impl Exporter {
             Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
         let resource = if names_the_service() { resource } else { resource.with_service_name(SERVICE) };
         let provider = SdkTracerProvider::builder()
-            .with_span_processor(BatchSpanProcessor::builder(exporter).build())
+            .with_span_processor(Counted(BatchSpanProcessor::builder(exporter).build()))
             // Which calls are recorded is decided before there is a span.
             .with_sampler(Sampler::AlwaysOn)
             .with_resource(resource.build())
@@ -116,6 +117,7 @@ impl SpanExporter for OnItsThread {
             Ok(Err(_)) => Err(OTelSdkError::Timeout(EXPORT_TIMEOUT)),
             Err(_) => Err(OTelSdkError::AlreadyShutdown),
         };
+        span_figures::left(spans, result.is_ok());
         if let Err(error) = &result
             && let Some(left_out) = self.failures.lock().pass(Instant::now())
         {

@@ -8,6 +8,7 @@
 //! profile.
 
 mod exporter;
+mod span_figures;
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -22,12 +23,15 @@ use opentelemetry::{Context, KeyValue};
 pub use opentelemetry::ContextGuard as Attached;
 
 pub use self::exporter::{Exporter, TraceError};
+pub use self::span_figures::{SpanFigures, span_figures};
 use super::{EndedCall, Method};
 use crate::trace::{self, Parent, TraceParent};
 
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// A caller's trace context.
+pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-/// Longer ones are left out (W3C Trace Context asks for at least 512).
+/// Longer ones are left out (W3C Trace Context asks for at least 512), and those with an `@`, which could be an e-mail: they
+/// go to the collector as they came.
 const MAX_TRACESTATE_BYTES: usize = 1024;
 
 /// What part of the calls without a caller's context is recorded, of 2^64; empty without an exporter.
@@ -150,7 +154,7 @@ fn address(peer: SocketAddr) -> String {
 
 fn state_of(headers: &HeaderMap) -> TraceState {
     let state = headers.get(&TRACESTATE).and_then(|state| state.to_str().ok());
-    let state = state.filter(|state| state.len() <= MAX_TRACESTATE_BYTES);
+    let state = state.filter(|state| state.len() <= MAX_TRACESTATE_BYTES && !state.contains('@'));
     state.and_then(|state| TraceState::from_str(state).ok()).unwrap_or_default()
 }
 

@@ -59,6 +59,10 @@ pub struct Sources {
     pub main: RuntimeMetrics,
     /// The bounds that figures are shown with.
     pub limits: LimitSettings,
+    /// The bound on kept pages, in bytes.
+    pub page_bytes: u64,
+    /// The bound on held log, in bytes.
+    pub held_log_bytes: u64,
     /// The publisher, if there is one.
     pub publisher: Option<Arc<SharedFigures>>,
 }
@@ -78,21 +82,24 @@ impl Metrics {
 
     /// Everything as of now. What the store cannot tell at present is left out.
     pub async fn page(&self) -> String {
-        let Sources { calls, services, store, feed, serving, main, limits, publisher } = &self.sources;
+        let Sources { calls, services, store, feed, serving, main, limits, publisher, .. } = &self.sources;
         let process = self.process.lock().await;
         let disk_bytes = timeout(PATIENCE, store.disk_bytes()).await.ok().and_then(Result::ok);
+        let held_log = timeout(PATIENCE, store.inner().held_log_bytes()).await.ok().and_then(Result::ok);
         let window = timeout(PATIENCE, feed.window()).await.ok().and_then(Result::ok);
         let mut page = Page::default();
         page.gauge("profilestore_build_info", "1, with the version of the server.")
             .labelled(&[("version", env!("CARGO_PKG_VERSION"))], 1);
         rpc::write(&mut page, &calls.figures());
-        store::write(&mut page, store);
+        store::write(&mut page, store, self.sources.page_bytes);
+        store::write_held_log(&mut page, held_log, self.sources.held_log_bytes);
         if let Some(bytes) = disk_bytes {
             store::write_disk_bytes(&mut page, bytes, store.inner().figures());
         }
         feed::write(&mut page, store, feed, window.as_ref());
         serving::write_connections(&mut page, serving, limits.connections);
         serving::write_request_bytes(&mut page, services.request_bytes_in_flight(), limits.request_bytes_in_flight);
+        serving::write_answer_bytes(&mut page, services.answer_bytes_held(), limits.answer_bytes_held);
         serving::write_runtimes(&mut page, &serving.runtimes(), main);
         if let Some(publisher) = publisher {
             publisher::write(&mut page, &publisher.read());

@@ -27,7 +27,7 @@ pub fn write(page: &mut Page, figures: &Figures) {
     }
     page.gauge(
         "profilestore_publisher_publishing",
-        "1 while the broker takes messages, 0 while publishing is delayed.",
+        "1 while the broker takes messages, or is there and nothing waits, 0 while publishing is delayed.",
     )
     .labelled(&[], u8::from(figures.publishing));
     page.gauge("profilestore_publisher_lag_changes", "Changes that are not acknowledged by the broker yet.")

@@ -26,6 +26,13 @@ pub fn write_request_bytes(page: &mut Page, bytes: usize, limit: usize) {
     page.gauge("profilestore_request_in_flight_limit_bytes", "With more bytes requests are refused.").value(limit);
 }
 
+/// Writes the bytes of answers that are held and their bound.
+pub fn write_answer_bytes(page: &mut Page, bytes: usize, limit: usize) {
+    page.gauge("profilestore_answer_held_bytes", "Bytes of all answers that clients have not taken yet.")
+        .value(bytes);
+    page.gauge("profilestore_answer_held_limit_bytes", "With more bytes reads are refused.").value(limit);
+}
+
 /// Writes a series of one thread, given its labels, its runtime and its number there.
 type WriteThread<'a> = dyn FnMut(Labels<'_>, &RuntimeMetrics, usize) + 'a;
 

@@ -1,13 +1,13 @@
 //! The store, its committer, its disk and the cache in front of it.
 
 use super::exposition::{NANOSECONDS, Page};
-use crate::cache::CacheFigures;
-use crate::engine::sled::SledFigures;
+use crate::cache::{CacheFigures, PageFigures};
+use crate::engine::sled::{PoolFigures, SledFigures};
 use crate::server::stack::ServerStore;
 use crate::store::{Store, StoreState};
 
-/// Writes what can be said without waiting.
-pub fn write(page: &mut Page, store: &ServerStore) {
+/// Writes what can be said without waiting; the kept pages may take so many bytes.
+pub fn write(page: &mut Page, store: &ServerStore, page_limit: u64) {
     let (status, figures) = (store.status(), store.inner().figures());
     page.gauge("profilestore_profiles", "Profiles in the store.").value(status.totals.profiles);
     page.gauge("profilestore_domains", "Domains with at least one profile.").value(status.totals.domains);
@@ -25,7 +25,58 @@ pub fn write(page: &mut Page, store: &ServerStore) {
     write_queue(page, store);
     write_disk(page, figures);
     write_open(page, figures);
+    write_pools(page, &store.inner().pools());
     write_cache(page, &store.figures());
+    write_pages(page, store.cache().pages().figures(), page_limit);
+}
+
+/// Writes what takes a look at the log's files to know: the log that is kept because somebody holds it.
+pub fn write_held_log(page: &mut Page, bytes: Option<u64>, limit: u64) {
+    let help = "With more held log its oldest changes go, published or not.";
+    page.gauge("profilestore_held_log_limit_bytes", help).value(limit);
+    let help = "Bytes of the log behind the place that is held longest; 0 when nothing is held.";
+    let mut family = page.gauge("profilestore_held_log_bytes", help);
+    if let Some(bytes) = bytes {
+        family.value(bytes);
+    }
+}
+
+type PoolCount = fn(&PoolFigures) -> u64;
+
+fn write_pools(page: &mut Page, pools: &[(&'static str, PoolFigures)]) {
+    let gauges: [(&str, &str, PoolCount); 4] = [
+        ("profilestore_read_pool_running", "Reads of the store that run, by pool.", |of| of.running as u64),
+        ("profilestore_read_pool_limit_running", "The most of them at a time.", |of| of.running_max as u64),
+        ("profilestore_read_pool_waiting", "Reads that wait for a place in a pool.", |of| of.waiting as u64),
+        ("profilestore_read_pool_limit_waiting", "With more waiting reads new ones are refused.", |of| {
+            of.waiting_max as u64
+        }),
+    ];
+    for (name, help, count) in gauges {
+        let mut family = page.gauge(name, help);
+        for (pool, figures) in pools {
+            family.labelled(&[("pool", pool)], count(figures));
+        }
+    }
+    let mut family = page.counter("profilestore_read_pool_refused_total", "Reads that were refused, by pool.");
+    for (pool, figures) in pools {
+        family.labelled(&[("pool", pool)], figures.refused);
+    }
+}
+
+fn write_pages(page: &mut Page, figures: PageFigures, limit: u64) {
+    let mut family =
+        page.counter("profilestore_page_cache_reads_total", "Queries by domain by what the kept pages knew.");
+    for (result, count) in [("hit", figures.hits), ("miss", figures.misses)] {
+        family.labelled(&[("result", result)], count);
+    }
+    for (name, help, value) in [
+        ("profilestore_page_cache_entries", "Pages that are kept.", figures.pages),
+        ("profilestore_page_cache_bytes", "Bytes that the kept pages take.", figures.bytes),
+        ("profilestore_page_cache_limit_bytes", "The bound on those bytes.", limit),
+    ] {
+        page.gauge(name, help).value(value);
+    }
 }
 
 /// Writes what is on disk, which takes a walk through the directory to know.
@@ -96,6 +147,11 @@ fn write_open(page: &mut Page, figures: &SledFigures) {
     page.gauge("profilestore_open_check_seconds", help).value(open.check_took.unwrap_or_default().as_secs_f64());
     page.gauge("profilestore_open_healed", "1 when the state was damaged and was built anew at the start.")
         .value(u8::from(open.healed));
+    page.gauge(
+        "profilestore_open_left_open",
+        "1 when the run before did not close the store: it was killed, or failed.",
+    )
+    .value(u8::from(open.left_open));
 }
 
 fn write_cache(page: &mut Page, figures: &CacheFigures) {
@@ -124,14 +180,19 @@ fn write_cache(page: &mut Page, figures: &CacheFigures) {
     ] {
         page.gauge(name, help).value(value);
     }
-    for (name, help, age) in [
-        ("profilestore_cache_hit_age_seconds", "Mean age of profiles when they were hit.", figures.mean_age_at_hit),
+    // Sums: by the rate of hits and evictions they are the mean ages of any time, and not of all time.
+    for (name, help, ages) in [
         (
-            "profilestore_cache_eviction_age_seconds",
-            "Mean age of profiles when they made room.",
-            figures.mean_age_at_eviction,
+            "profilestore_cache_hit_age_seconds_total",
+            "Ages of profiles when they were hit, together.",
+            figures.ages_at_hit,
+        ),
+        (
+            "profilestore_cache_eviction_age_seconds_total",
+            "Ages of profiles when they made room, together.",
+            figures.ages_at_eviction,
         ),
     ] {
-        page.gauge(name, help).value(age.as_secs_f64());
+        page.counter(name, help).value(ages.as_secs_f64());
     }
 }

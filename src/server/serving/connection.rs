@@ -5,7 +5,7 @@
 //! of a probe; a connection that is old is drained, and cut when its calls go on for longer than the grace; one that drains, has no calls and hears nothing is closed. A
 //! client that reads gets everything that was answered: the socket is closed after the client's side, or a while after.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -14,11 +14,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +24,9 @@ use tower::Service;
 use super::ServingLimits;
 use super::executor::LocalExecutor;
 use super::gathered_io::{Progress, gathered};
+use super::http2::Http2;
+use super::request_body::RequestBody;
+use crate::rpc::at_once::AtOnce;
 
 /// What every HTTP/2 client sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -37,6 +37,9 @@ const AGE_JITTER: f64 = 0.1;
 const SILENT_DRAIN: Duration = Duration::from_secs(5);
 /// How long a client that has got everything may take to close its side.
 const LAST_READ: Duration = Duration::from_secs(10);
+/// A client whose socket is full must take at least this much in the time of a probe: what waits for it is not charged to
+/// anything, and a byte now and then would keep it for as long as the connection lives.
+const LEAST_TAKEN: u64 = 4096;
 /// A time that nothing reaches.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
@@ -48,7 +51,10 @@ pub enum ConnectionError {
     Io(#[from] io::Error),
     /// What the client sent is not HTTP/2, or it went away with calls in flight.
     #[error("{0}")]
-    Http2(#[from] hyper::Error),
+    Http2(#[from] h2::Error),
+    /// A probe was not answered in time.
+    #[error("the client did not answer a probe in time")]
+    Dead,
     /// The preface was not there in time.
     #[error("the client sent no HTTP/2 preface in time")]
     NoPreface,
@@ -75,11 +81,9 @@ pub async fn serve_connection<T, S, B>(
 ) -> Result<(), ConnectionError>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + AtOnce<B::Data>,
     S::Future: 'static,
-    B: http_body::Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body<Data: From<Bytes>, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
 {
     tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
@@ -89,23 +93,9 @@ where
         },
     }
     let (io, gathered) = gathered(stream, PREFACE);
-    // Not hyper-util's adapter: it clones the service for every call, and the clones of all threads would share
-    // their reference counts.
-    let service = RefCell::new(service);
-    let service = service_fn(move |request| service.borrow_mut().call(request));
     let executor = LocalExecutor::default();
     let calls = executor.calls();
-    let connection = http2::Builder::new(executor.clone())
-        // gRPC has no use for it.
-        .auto_date_header(false)
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.streams_per_connection)
-        .max_header_list_size(limits.header_bytes)
-        .max_pending_accept_reset_streams(limits.pending_resets)
-        .keep_alive_interval(limits.keepalive_interval)
-        .keep_alive_timeout(limits.keepalive_timeout)
-        .serve_connection(TokioIo::new(io), service);
-    let mut connection = pin!(connection);
+    let mut connection = Http2::new(io, service, executor, limits);
     let mut shutdown = pin!(shutdown.cancelled());
     let mut age = Age::new(&limits);
     let mut stall = Stall::new(limits.keepalive_interval + limits.keepalive_timeout);
@@ -118,23 +108,24 @@ where
         }
         if drain.is_none() && (old.is_some() || shutdown.as_mut().poll(cx).is_ready()) {
             drain = Some(Drain::new(calls.clone(), gathered.progress()));
-            connection.as_mut().graceful_shutdown();
+            connection.drain();
         }
         if drain.as_mut().is_some_and(|drain| drain.poll(gathered.progress(), cx).is_ready()) {
             return Poll::Ready(Err(ConnectionError::Silent));
         }
         if ended.is_none()
-            && let Poll::Ready(result) = connection.as_mut().poll(cx)
+            && let Poll::Ready(result) = connection.poll(cx)
         {
             ended = Some(result);
         }
+        connection.note_received(gathered.progress().received);
         // Everything that the connection wrote in this turn leaves in one call.
         let sent = gathered.poll_send(cx)?;
         if stall.poll(gathered.progress(), cx).is_ready() {
             return Poll::Ready(Err(ConnectionError::Stalled));
         }
         match ended.take() {
-            Some(result) if sent.is_ready() => Poll::Ready(result.map_err(ConnectionError::Http2)),
+            Some(result) if sent.is_ready() => Poll::Ready(result),
             not_yet => {
                 ended = not_yet;
                 Poll::Pending
@@ -243,7 +234,7 @@ impl Stall {
             self.timer = None;
             return Poll::Pending;
         }
-        if self.timer.is_none() || progress.sent != self.seen.sent {
+        if self.timer.is_none() || progress.sent >= self.seen.sent + LEAST_TAKEN {
             self.timer = Some(Box::pin(sleep(self.patience)));
             self.seen = progress;
         }
@@ -263,11 +254,14 @@ mod tests {
             let progress = Progress { sent, received: 0, blocked };
             futures_util::poll!(poll_fn(|cx| stall.poll(progress, cx))).is_ready()
         };
-        for sent in 0..10 {
+        for sent in (0..10).map(|taken| taken * LEAST_TAKEN) {
             assert!(!ready(sent, true).await);
             tokio::time::advance(patience - Duration::from_secs(1)).await;
             assert!(!ready(sent, true).await);
         }
+        // Less than that is nothing.
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(ready(10 * LEAST_TAKEN - 1, true).await);
         // Whoever has nothing to send waits for nothing.
         assert!(!ready(9, false).await);
         tokio::time::advance(patience * 2).await;

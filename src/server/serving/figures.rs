@@ -29,7 +29,7 @@ impl End {
     pub fn of_error(error: &ConnectionError) -> Self {
         Self::Error(match error {
             ConnectionError::Io(_) => 1,
-            ConnectionError::Http2(_) => 2,
+            ConnectionError::Http2(_) | ConnectionError::Dead => 2,
             ConnectionError::NoPreface => 3,
             ConnectionError::Stalled => 4,
             ConnectionError::Silent => 5,

@@ -17,10 +17,14 @@
 //! gets decided by a service around the whole stack that [`serve`] is given, in front of the fast lane, so that no way
 //! to an answer leads past it; what a client certificate says reaches it as an extension of the request.
 
+mod call;
 mod connection;
 mod executor;
 mod figures;
 mod gathered_io;
+mod http2;
+mod keep_alive;
+mod request_body;
 mod throttle;
 mod worker;
 
@@ -29,8 +33,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -38,8 +42,10 @@ use tower::Service;
 
 pub use self::connection::{ConnectionError, serve_connection};
 pub use self::figures::ServingFigures;
+pub use self::request_body::RequestBody;
 use self::throttle::Throttle;
 use self::worker::{Accepted, Ends, Worker};
+use crate::rpc::at_once::AtOnce;
 
 /// After an error of accept (such as too many open files) the loop pauses, or it would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -99,11 +105,13 @@ pub async fn serve<S, B>(
     shutdown: CancellationToken,
 ) -> io::Result<()>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>
+        + AtOnce<B::Data>
+        + Clone
+        + Send
+        + 'static,
     S::Future: 'static,
-    B: http_body::Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body<Data: From<Bytes>, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
 {
     serve_counted(listener, service, threads, limits, Arc::default(), shutdown).await
 }
@@ -118,11 +126,13 @@ pub async fn serve_counted<S, B>(
     shutdown: CancellationToken,
 ) -> io::Result<()>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>
+        + AtOnce<B::Data>
+        + Clone
+        + Send
+        + 'static,
     S::Future: 'static,
-    B: http_body::Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body<Data: From<Bytes>, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
 {
     // The workers' own: also when this future is dropped, they end.
     let ending = shutdown.child_token();

@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,9 @@ use tower::Service;
 use super::ServingLimits;
 use super::connection::{ConnectionError, serve_connection};
 use super::figures::{End, ServingFigures};
-use crate::observe::origin::with_peer;
+use super::request_body::RequestBody;
+use crate::observe::origin::{self, with_peer};
+use crate::rpc::at_once::AtOnce;
 
 /// A connection on its way to a worker. Bounded by the permits, so the queue needs no bound of its own.
 pub struct Accepted {
@@ -52,11 +54,13 @@ impl Worker {
         ends: Ends,
     ) -> io::Result<Self>
     where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>
+            + AtOnce<B::Data>
+            + Clone
+            + Send
+            + 'static,
         S::Future: 'static,
-        B: http_body::Body + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: http_body::Body<Data: From<Bytes>, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
     {
         let (queue, accepted) = mpsc::unbounded_channel();
         let (ending, done) = tokio::sync::oneshot::channel();
@@ -95,11 +99,9 @@ async fn work<S, B>(
     figures: &ServingFigures,
     shutdown: CancellationToken,
 ) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + AtOnce<B::Data> + Clone + 'static,
     S::Future: 'static,
-    B: http_body::Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body<Data: From<Bytes>, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
 {
     let mut connections = JoinSet::new();
     loop {
@@ -119,7 +121,11 @@ async fn work<S, B>(
         connections.spawn_local(async move {
             let _permit = permit;
             let peer = stream.peer_addr().ok();
-            with_peer(peer, serve_connection(prepared(stream)?, service, limits, shutdown)).await
+            let ended = with_peer(peer, serve_connection(prepared(stream)?, service, limits, shutdown)).await;
+            if matches!(ended, Err(ConnectionError::TooOld)) {
+                origin::cut(peer);
+            }
+            ended
         });
         // The connections that are there have their turn before the next one begins.
         tokio::task::yield_now().await;
@@ -132,6 +138,7 @@ async fn work<S, B>(
     if drained.await.is_err() {
         tracing::warn!(connections = connections.len(), "cut connections that did not drain in time");
         figures.end(End::CutAtShutdown, connections.len());
+        origin::cut_all();
         connections.shutdown().await;
     }
 }

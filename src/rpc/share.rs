@@ -1,0 +1,93 @@
+//! What one connection holds of what all connections share: bytes of requests, and bytes of answers.
+//!
+//! With a bound on all together only, one client could deny everybody else. So a connection may hold no more than a part
+//! of what is left: one that holds nothing finds room, a lone one gets a fifth of everything, and however many are
+//! greedy, something is left for who comes next.
+//!
+//! A call's connection is handed to whatever is polled for the call on this thread ([`around`]), so that nothing between
+//! needs to know of it.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use super::held_answers::HeldAnswers;
+
+/// A connection may hold what is left divided by this.
+const PART: usize = 4;
+
+thread_local! {
+    /// The connection of the call that is polled now.
+    static CURRENT: Cell<Option<Arc<Connection>>> = const { Cell::new(None) };
+}
+
+/// What one connection holds. Its calls count it up and down on one thread, and the connections share nothing but what is
+/// counted for all.
+#[derive(Debug)]
+pub struct Connection {
+    /// What all hold of answers.
+    pub all_answers: Arc<HeldAnswers>,
+    /// The bytes of its answers that are held.
+    pub answers: AtomicUsize,
+    /// The bytes of its requests that are charged.
+    pub requests: AtomicUsize,
+}
+
+impl Connection {
+    /// A connection that holds nothing.
+    pub fn new(all_answers: Arc<HeldAnswers>) -> Arc<Self> {
+        Arc::new(Self { all_answers, answers: AtomicUsize::new(0), requests: AtomicUsize::new(0) })
+    }
+}
+
+/// Whether a connection that holds `own` bytes may hold `more`, where all hold `all` of at most `limit`.
+pub fn is_fair(own: usize, more: usize, all: usize, limit: usize) -> bool {
+    own == 0 || own.saturating_add(more) <= limit.saturating_sub(all) / PART
+}
+
+/// Runs `poll` for a call of this connection.
+pub fn around<T>(connection: &mut Option<Arc<Connection>>, poll: impl FnOnce() -> T) -> T {
+    CURRENT.set(connection.take());
+    let polled = poll();
+    *connection = CURRENT.take();
+    polled
+}
+
+/// The connection of the call that is polled on this thread.
+pub fn current() -> Option<Arc<Connection>> {
+    let current = CURRENT.take();
+    CURRENT.set(current.clone());
+    current
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_take_what_they_may_there_is_room_for_the_next() {
+        const LIMIT: usize = 1 << 28;
+        const STEP: usize = 1 << 12;
+        for connections in [1, 2, 10, 40] {
+            let mut own = vec![0; connections];
+            let mut all = 0;
+            loop {
+                let before = all;
+                for own in &mut own {
+                    if is_fair(*own, STEP, all, LIMIT) {
+                        *own += STEP;
+                        all += STEP;
+                    }
+                }
+                if all == before {
+                    break;
+                }
+            }
+            let left = LIMIT - all;
+            // What each has is a quarter of what is left.
+            assert!(left >= LIMIT / (connections / PART + 2), "{connections} leave {left}");
+            assert!(own.iter().all(|own| own.abs_diff(left / PART) <= connections * STEP), "{connections}: {own:?}");
+        }
+        assert!(is_fair(0, LIMIT, LIMIT, LIMIT), "who holds nothing is bounded by the bound on all alone");
+    }
+}
