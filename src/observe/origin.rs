@@ -137,7 +137,7 @@ mod tests {
         let is_cut = |port| Origin { peer: peer(port), ..Origin::default() }.is_cut();
         cut(peer(1));
         assert!(is_cut(1) && !is_cut(2) && !Origin::default().is_cut());
-        let _ = with_peer(peer(1), std::future::ready(()));
+        let _again = with_peer(peer(1), std::future::ready(()));
         assert!(!is_cut(1));
         (1..=1000).for_each(|port| cut(peer(port)));
         assert!(is_cut(1000) && CUT.with_borrow(VecDeque::len) == MAX_CUT);
