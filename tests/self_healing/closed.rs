@@ -8,6 +8,8 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 
+/// The control looks at so many stores at most.
+const MOST_STORES: usize = 20;
 const SEED: u64 = 23;
 
 /// What there was before.
@@ -170,17 +172,24 @@ async fn a_flipped_bit_in_any_file_of_a_closed_store_is_never_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_check_a_closed_store_opens_with_some_damage_in_it() {
-    // The control: sled opens, and the damage is there for the calls.
-    let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
-    let before = closed_store(dir.path(), &time).await;
-    let (mut random, mut met) = (SmallRng::seed_from_u64(SEED), BTreeMap::<String, usize>::new());
-    for _ in 0..40 {
-        let db = Path::new("sled/db");
-        let looked = flip_and_open(dir.path(), db, 1, &before, &mut random, |path| unchecked(path, &time)).await;
-        let what = looked.map_or_else(|error| error.split_once(": ").unwrap().1.to_owned(), |met| format!("{met:?}"));
-        *met.entry(what).or_default() += 1;
+    // The control: sled opens, and the damage is there for the calls. Where a flip is seen hangs on how sled laid the file
+    // out, so several stores are tried.
+    let (time, mut random, mut met) = (Time::new(), SmallRng::seed_from_u64(SEED), BTreeMap::<String, usize>::new());
+    let is_served = |what: &str| what.contains("other profiles are served") || what.contains("is damaged");
+    for _ in 0..MOST_STORES {
+        let dir = tempfile::tempdir().unwrap();
+        let before = closed_store(dir.path(), &time).await;
+        for _ in 0..20 {
+            let db = Path::new("sled/db");
+            let looked = flip_and_open(dir.path(), db, 1, &before, &mut random, |path| unchecked(path, &time)).await;
+            let what =
+                looked.map_or_else(|error| error.split_once(": ").unwrap().1.to_owned(), |met| format!("{met:?}"));
+            *met.entry(what).or_default() += 1;
+        }
+        if met.keys().any(|what| is_served(what)) {
+            break;
+        }
     }
     let _ = writeln!(std::io::stderr(), "without the check: {met:?}");
-    let served = met.keys().filter(|what| what.contains("other profiles are served") || what.contains("is damaged"));
-    assert!(served.count() > 0, "{met:?}");
+    assert!(met.keys().any(|what| is_served(what)), "{met:?}");
 }
