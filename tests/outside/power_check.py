@@ -8,9 +8,11 @@ are made and the log is trimmed between the cuts; no state may have to be built 
 Usage: power_check.py [CUTS] [SEED] [--control log|sled]
 
 With --control the disk lies about the syncs of the commit log, or of sled's files (which is what sled does without our
-hook). The check succeeds only if that loses data. Of what sled loses nothing may be missing all the same as long as there
-are snapshots to build the state from; so after every other cut, also without a control, they are taken away before the
-store opens, and in this control the check of the state at the start is turned off with them.
+hook). The check succeeds only if that loses data. Of a log that lied, what opens must lack what was acknowledged, by the word of the
+same oracle: sled's files are taken away, since they know better, and there are no snapshots. Of what sled loses nothing may
+be missing all the same as long as there are snapshots to build the state from; so after every other cut, also without a
+control, they are taken away before the store opens, and in that control the check of the state at the start is turned off
+with them. A store that does not open must say that it found damage; any other end of it fails the check.
 Needs root and loop devices; says so and succeeds where they are missing.
 """
 
@@ -32,7 +34,7 @@ from pathlib import Path
 import grpc
 
 from batch_oracle import BatchWriter
-from checks import Checks
+from checks import Checks, eventually
 from commit_groups import group_sizes, in_buckets
 from kill_check import check_index
 from kill_oracle import Writer, spy
@@ -52,6 +54,10 @@ LIES = {"log": "/commit-log/", "sled": "/sled/"}
 # Ten minutes of the server's clock in a second: so long no change leaves the log, whatever the settings.
 FAST_CLOCK = "600"
 SETTINGS = "[store]\nsnapshot_after_bytes = 1048576\nlog_keep_bytes = 1048576\n"
+# No snapshot is made, so the log is all there is.
+LOG_ALONE = "[store]\nsnapshot_after_bytes = 1099511627776\n"
+# What a store says that does not open because something is lost.
+FOUND_DAMAGE = re.compile(r"is damaged|cannot be built anew|the commit log (ends|begins|has)|cannot be opened")
 UNCHECKED = "[store]\ncheck_at_open = \"never\"\n"
 REBUILT = "state was built anew, whole"
 
@@ -220,6 +226,13 @@ def check_copy(
     figures.stored = len(records)
 
 
+def is_damage(failure: ServerFailed | grpc.RpcError) -> bool:
+    """Whether a store did not open, or answers no more, because it has found damage, and not for any other reason."""
+    if isinstance(failure, grpc.RpcError):
+        return failure.code() == grpc.StatusCode.DATA_LOSS
+    return FOUND_DAMAGE.search(str(failure)) is not None
+
+
 class Cuts:
     """The cuts of one run."""
 
@@ -241,9 +254,14 @@ class Cuts:
         image, twin = self._scratch / "disk.img", self._scratch / "copy.img"
         make_image(image, IMAGE_BYTES)
         with Mount(image, self._scratch / "disk") as disk:
-            with Server(data_dir=disk / "data", environment=self._environment, config=SETTINGS) as server:
+            settings = LOG_ALONE if self._control == "log" else SETTINGS
+            with Server(data_dir=disk / "data", environment=self._environment, config=settings) as server:
                 load = Load(server, self._chance.randrange(2**32))
                 try:
+                    if self._control == "log":
+                        # A beginning of the log is on disk, so that a store opens, with less.
+                        self.checks.that(eventually(lambda: load.acknowledged() > 0), "nothing was acknowledged")
+                        run("sync", "-f", disk / "data")
                     for number in range(cuts):
                         # The one thing to wait for here is time itself.
                         time.sleep(self._chance.uniform(*LOAD_SECONDS))
@@ -263,7 +281,9 @@ class Cuts:
         if self._control == "log" or (self._control == "sled" and number % 2 == 0):
             # Here something is to be lost.
             checks, config = self.lost, UNCHECKED
-        if number % 2 == 0:
+        if self._control == "log":
+            shutil.rmtree(folder / "data" / "sled")
+        elif number % 2 == 0:
             # From these a state could be built anew. sled's own must do without.
             shutil.rmtree(folder / "data" / "snapshots")
         self.figures.note_groups(folder / "data" / "commit-log")
@@ -271,8 +291,9 @@ class Cuts:
         try:
             check_copy(checks, folder, known, self._chance, f"cut {number}", self.figures, config)
         except (ServerFailed, grpc.RpcError) as failure:
+            if checks is self.checks or not is_damage(failure):
+                self.checks.that(False, f"cut {number}: {failure}")
             self.figures.not_opened += 1
-            checks.that(False, f"cut {number}: {failure}")
         if not self._control:
             checks.equal(self.figures.rebuilt - rebuilt, 0, f"cut {number}: states that sled had lost")
 
@@ -280,9 +301,12 @@ class Cuts:
         """Prints what the cuts met, and ends the process."""
         self.figures.show(cuts)
         if self._control:
-            lost = self.lost.failed + self.figures.rebuilt
-            print(f"the control lost data: {self.lost.failed} checks failed, {self.figures.rebuilt} states built anew")
-            self.checks.that(lost > 0, "the control lost nothing")
+            failed, rebuilt, not_opened = self.lost.failed, self.figures.rebuilt, self.figures.not_opened
+            print(f"lost: {failed} checks failed, {rebuilt} states built anew, {not_opened} stores found damaged")
+            if self._control == "log":
+                self.checks.that(failed > 0, "the oracle missed nothing in a store whose log was not synced")
+            else:
+                self.checks.that(failed + rebuilt + not_opened > 0, "the control lost nothing")
         elif cuts >= 10:
             largest = max(self.figures.groups.values(), default=0)
             self.checks.that(largest > 100 and 1 in self.figures.groups.values(), f"groups of 1 to {largest}")
