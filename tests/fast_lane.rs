@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -21,6 +21,7 @@ use profilestore::engine::EngineRules;
 use profilestore::engine::memory::MemoryStore;
 use profilestore::model::Canonicalization;
 use profilestore::pb::{BatchGetProfilesRequest, GetProfileRequest};
+use profilestore::rpc::at_once::{self, AtOnce};
 use profilestore::rpc::{self, Services};
 use profilestore::store::Store;
 use proptest::prelude::*;
@@ -266,6 +267,14 @@ struct Frames {
     pending: bool,
 }
 
+impl Frames {
+    /// All of it, if it is there in one piece.
+    fn whole(&self) -> Option<Bytes> {
+        let is_there = self.ends_with_last && !self.fails && !self.pending && self.frames.len() == 1;
+        self.frames.front().filter(|_| is_there)?.data_ref().cloned()
+    }
+}
+
 impl Body for Frames {
     type Data = Bytes;
     type Error = tonic::Status;
@@ -308,6 +317,19 @@ where
     Answer { status: parts.status, headers: parts.headers, ends_with_head, body: body.to_bytes(), trailers }
 }
 
+/// The answer that a connection gives: at once where that is possible.
+async fn served(services: &Services, request: Request<Frames>) -> Answer {
+    let mut stack = services.stack();
+    if let Some(whole) = request.body().whole()
+        && let Some(mut message) = stack.at_once(&request, &whole)
+    {
+        let body = message.copy_to_bytes(message.remaining());
+        let (headers, trailers) = (at_once::head(), Some(at_once::trailers()));
+        return Answer { status: StatusCode::OK, headers, ends_with_head: false, body, trailers };
+    }
+    answer(stack, request).await
+}
+
 /// Services over three cached profiles and one that is not, and the cache.
 async fn services() -> (Services, Arc<CachedStore<MemoryStore>>) {
     let cache = cache();
@@ -324,11 +346,13 @@ proptest! {
     #[test]
     fn answers_are_the_same_both_ways(case in case()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let (lane, generated) = runtime.block_on(async {
+        let (served, lane, generated) = runtime.block_on(async {
             let (services, _) = services().await;
-            (answer(services.stack(), case.request()).await, answer(services.generated(), case.request()).await)
+            let served = served(&services, case.request()).await;
+            (served, answer(services.stack(), case.request()).await, answer(services.generated(), case.request()).await)
         });
-        prop_assert_eq!(lane, generated);
+        prop_assert_eq!(&lane, &generated);
+        prop_assert_eq!(served, generated);
     }
 }
 
@@ -356,10 +380,18 @@ async fn a_hot_read_takes_the_lane_and_is_counted_once() {
         assert!(response.body().is_from_the_lane());
         assert_eq!(store.figures().hits - earlier, hits);
     }
+    for (batch, hits) in [(false, 1), (true, 2)] {
+        let (earlier, request) = (store.figures().hits, hot(batch).request());
+        assert!(services.stack().at_once(&request, &request.body().whole().unwrap()).is_some());
+        assert_eq!(store.figures().hits - earlier, hits);
+    }
     let mut cold = hot(true);
     cold.question.ids.push("cold-1".into());
-    let response = services.stack().oneshot(cold.request()).await.unwrap();
+    // What was looked up in vain is not looked up again.
+    let (mut stack, request) = (services.stack(), cold.request());
+    assert!(stack.at_once(&request, &request.body().whole().unwrap()).is_none());
+    let response = stack.oneshot(request).await.unwrap();
     assert!(!response.body().is_from_the_lane());
-    assert_eq!(store.figures().hits - before.hits, 3 + 2);
+    assert_eq!(store.figures().hits - before.hits, 2 * 3 + 2);
     assert_eq!(store.figures().misses - before.misses, 1);
 }

@@ -6,6 +6,8 @@
 
 mod common;
 
+#[path = "serving/at_once.rs"]
+mod at_once;
 #[path = "serving/back_pressure.rs"]
 mod back_pressure;
 #[path = "serving/bounds.rs"]
