@@ -1,7 +1,7 @@
 //! Answers that are known at once, and those that are not: nobody can tell one from the other, but for the time.
 
 use std::convert::Infallible;
-use std::io;
+use std::error::Error;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -130,9 +130,9 @@ async fn a_call_that_panics_at_once_breaks_only_itself() {
 #[tokio::test]
 async fn an_answer_whose_body_fails_is_reset_for_the_reason_of_its_failure() {
     let fails = |request: Request<RequestBody>| {
-        let error = match request.uri().path() {
-            "/calm" => io::Error::other(h2::Error::from(Reason::ENHANCE_YOUR_CALM)),
-            _ => io::Error::other("no more"),
+        let error: Box<dyn Error + Send + Sync> = match request.uri().path() {
+            "/calm" => h2::Error::from(Reason::ENHANCE_YOUR_CALM).into(),
+            _ => "no more".into(),
         };
         let pieces = stream::iter([Ok(Frame::data(Bytes::from_static(b"one"))), Err(error)]);
         std::future::ready(Ok::<_, Infallible>(Response::new(StreamBody::new(pieces))))
