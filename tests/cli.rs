@@ -37,6 +37,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -90,12 +91,14 @@ impl Server {
         Self { address, process, dir }
     }
 
-    /// A server that can be started again on its port: one below those that outgoing connections take.
+    /// A server that can be started again on its port: one below those that outgoing connections take, and that no other
+    /// test of this process is given while this server is down.
     fn start_again_and_again() -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
         let dir = tempfile::tempdir().unwrap();
         let first = std::process::id() as u16 % 1000 * 10;
-        let served = (0..10_000).find_map(|next| {
-            let port = 20_000 + (first + next) % 12_000;
+        let served = (0..10_000).find_map(|_| {
+            let port = 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
             TcpListener::bind(("127.0.0.1", port)).ok()?;
             Self::serve(&format!("127.0.0.1:{port}"), dir.path())
         });
