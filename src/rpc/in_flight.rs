@@ -6,7 +6,7 @@
 //! the commit queue, which has bounds of its own. A call for which there is no room is refused with
 //! `RESOURCE_EXHAUSTED` instead of waiting: it would wait for calls that may wait for their callers. A request that is
 //! begun and does not come to its end in time is refused, so that nobody can hold room for ever; of a stream, each message.
-//! No connection gets more than its [`share`](super::share), but for what small calls take, for which some room is kept
+//! No connection gets more than its `share`, but for what small calls take, for which some room is kept
 //! besides: many connections with a large request each do not stop them.
 //! A whole message is not the end: the service behind waits for that of the body. Health is never refused.
 //!

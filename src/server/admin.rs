@@ -1,6 +1,6 @@
 //! The admin listener: `/livez` and `/readyz` over HTTP/1, and what it is given besides, on a thread of its own.
 //!
-//! [`connections`] bounds what its clients may take: nobody has to say who he is here.
+//! `connections` bounds what its clients may take: nobody has to say who he is here.
 
 mod connections;
 

@@ -10,7 +10,7 @@ const REINDEX_PAGE: usize = 50;
 
 impl SledStore {
     /// Rebuilds every index key by other settings and records them in the data directory. The store must have
-    /// been opened with [`SledOptions::reindex`]. An interrupted run is finished by another one; until then
+    /// been opened with `SledOptions::reindex`. An interrupted run is finished by another one; until then
     /// the directory opens for nothing else. Returns how many profiles changed.
     pub async fn reindex(&self, settings: Canonicalization) -> Result<u64, OpenError> {
         self.set_canonicalization(settings, true)?;
