@@ -7,8 +7,8 @@
 //!
 //! Invariants: an answer is there before anybody is woken for it; nobody waits for a caller that is never polled
 //! or was dropped: a caller that is dropped wakes the others too, and the committer wakes whoever is left
-//! ([`Round::finish`]) before it waits for a request, writes to the disk or syncs it. Between two groups it looks up what it
-//! does not remember without doing so: nearly always one caller of each desk has woken the others by then, and to wake
+//! ([`Round::finish`]) before it waits for a request without a bound of milliseconds, writes to the disk or syncs it. Between two
+//! groups it waits for those who come back, and looks up what it does not remember, without doing so: nearly always one caller of each desk has woken the others by then, and to wake
 //! them from here would cost what desks are there to save.
 
 use std::future::Future;

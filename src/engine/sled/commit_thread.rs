@@ -1,6 +1,7 @@
 //! The one thread that changes anything.
 //!
-//! It takes what is queued, up to 128 writes or 128 KiB (a single request is never split), and for the group:
+//! It takes what is queued and what the callers who were just answered bring back in a moment ([`Gathering`]), up to 128
+//! writes or 128 KiB (a single request is never split), and for the group:
 //! decides it, appends one frame to the log and syncs it, tells the observer, applies one batch to sled,
 //! tells the observer again, and answers. Between groups it flushes sled now and then, which bounds how much
 //! of the log a restart replays; it never flushes while a batch waits, because a reader that arrives behind
@@ -18,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -27,6 +28,7 @@ use super::answers::{Answering, Round};
 use super::committer::{Answer, CommitterParts, Message, Queued, Request, fail};
 use super::doubt::Doubt;
 use super::figures::SledFigures;
+use super::gathering::Gathering;
 use super::group_effect::{GroupEffect, GroupState};
 use super::group_trace::GroupTrace;
 use super::head::Head;
@@ -72,6 +74,8 @@ pub(super) struct CommitThread {
     answers: Vec<(Answering, Answer)>,
     /// Those who were answered and may not have been woken.
     round: Round,
+    /// Whether the next group waits for them.
+    gathering: Gathering,
     /// What the group in the making tells those who trace its writes.
     trace: GroupTrace,
     /// A batch was begun: if it does not end well, sled may hold half of it.
@@ -127,6 +131,7 @@ impl CommitThread {
             closing: false,
             answers: Vec::new(),
             round: Round::default(),
+            gathering: Gathering::default(),
             trace: GroupTrace::default(),
             applying: false,
             suspect_mark: parts.suspect_mark,
@@ -219,7 +224,8 @@ impl CommitThread {
         let (mut writes, mut bytes) = (first.commit.writes.len(), first.size_bytes);
         self.undecided.push_back(first);
         while writes < GROUP_WRITES && bytes < GROUP_BYTES {
-            let Some(request) = self.held_back.pop_front().or_else(|| self.try_receive()) else { break };
+            let next = self.held_back.pop_front().or_else(|| self.try_receive()).or_else(|| self.gather());
+            let Some(request) = next else { break };
             writes += request.commit.writes.len();
             bytes += request.size_bytes;
             if writes > GROUP_WRITES || bytes > GROUP_BYTES {
@@ -233,13 +239,27 @@ impl CommitThread {
 
     /// A request that is queued already.
     fn try_receive(&mut self) -> Option<Request> {
-        match self.queue.try_recv() {
-            Ok(Message::Commit(request)) => Some(request),
-            Ok(Message::Close) => {
+        let message = self.queue.try_recv().ok()?;
+        self.request_in(message)
+    }
+
+    /// A request that comes while the group waits for callers to come back.
+    fn gather(&mut self) -> Option<Request> {
+        if self.closing {
+            return None;
+        }
+        let patience = self.gathering.patience(self.undecided.len())?;
+        let message = self.queue.recv_timeout(patience).ok()?;
+        self.request_in(message)
+    }
+
+    fn request_in(&mut self, message: Message) -> Option<Request> {
+        match message {
+            Message::Commit(request) => Some(request),
+            Message::Close => {
                 self.closing = true;
                 None
             }
-            Err(TryRecvError::Disconnected | TryRecvError::Empty) => None,
         }
     }
 
@@ -267,6 +287,7 @@ impl CommitThread {
             self.round.hand_out(refused);
             return Ok(());
         }
+        let began = Instant::now();
         let time = self.rules.clock.now().max(self.applied.time);
         self.requests.forget_old(time);
         let (group, effect) = self.decide(time)?;
@@ -276,6 +297,7 @@ impl CommitThread {
         let made = if is_empty { Ok(()) } else { self.make(group, &effect) };
         self.trace.end(changes, made.is_err());
         made?;
+        self.gathering.answered(self.answers.len(), self.queued.commits(), began.elapsed());
         self.round.hand_out(self.answers.drain(..));
         let flush_due = self.unflushed.as_ref().is_some_and(|unflushed| {
             unflushed.groups >= FLUSH_GROUPS

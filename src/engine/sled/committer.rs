@@ -164,7 +164,7 @@ impl Committer {
 
     /// How many commits wait.
     pub fn queued_commits(&self) -> usize {
-        self.queued.commits.load(Ordering::Relaxed)
+        self.queued.commits()
     }
 
     /// How many bytes of commits wait.
@@ -229,6 +229,11 @@ impl Committer {
 }
 
 impl Queued {
+    /// How many commits wait.
+    pub fn commits(&self) -> usize {
+        self.commits.load(Ordering::Relaxed)
+    }
+
     /// A request has left the queue.
     pub fn leave(&self, size_bytes: usize) {
         self.commits.fetch_sub(1, Ordering::Relaxed);
