@@ -292,7 +292,7 @@ async fn small_updates_of_large_profiles_are_all_made() {
     for number in 0..64 {
         let store = store.clone();
         let rename: profilestore::model::UpdateFn = Box::new(move |current| {
-            let renamed = Profile { display_name: "renamed".into(), ..current.unwrap().clone() };
+            let renamed = Profile { display_name: "renamed".into(), ..current.unwrap() };
             Draft::from_profile(renamed, settings, "profile")
         });
         let id = ProfileId::parse(&format!("large-{number}"), "id").unwrap();

@@ -205,7 +205,7 @@ impl<'a, S: CurrentState> GroupDecision<'a, S> {
             Action::Put(draft) => draft,
             Action::Update(function) => {
                 let profile = current.as_ref().map(Record::decode).transpose().map_err(|_| undecodable(&id))?;
-                match function(profile.as_ref()) {
+                match function(profile) {
                     Ok(draft) => draft,
                     Err(violations) => return Ok(Err(Rejection::Invalid(violations))),
                 }

@@ -51,7 +51,7 @@ impl Email {
             return violation("must be an e-mail address: a local part, @ and a domain".into());
         };
         let domain = Domain::parse(domain, field)?;
-        let composed: String = local_part.nfc().collect();
+        let composed = composed(local_part);
         let ascii_domain_form = format!("{composed}@{domain}");
         if ascii_domain_form.len() > MAX_EMAIL_BYTES {
             return violation(format!(
@@ -70,7 +70,7 @@ impl Email {
         }
         let local_part = if settings.fold_local_part {
             // Lower case may undo the composition, so compose again.
-            composed.to_lowercase().nfc().collect()
+            self::composed(&composed.to_lowercase())
         } else {
             composed
         };
@@ -91,6 +91,11 @@ impl Email {
     fn canonical(&self) -> String {
         format!("{}@{}", self.local_part, self.domain)
     }
+}
+
+/// The text in NFC. ASCII is so already, and nearly all addresses are ASCII.
+fn composed(text: &str) -> String {
+    if text.is_ascii() { text.to_owned() } else { text.nfc().collect() }
 }
 
 #[cfg(test)]

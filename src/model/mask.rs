@@ -136,42 +136,41 @@ impl UpdateMask {
         }
     }
 
-    /// The current profile with the masked fields taken from `given`. The id and output-only fields are
-    /// never changed, whether the mask names them or not.
-    pub fn apply(&self, current: &Profile, given: Profile) -> Profile {
-        let mut result = current.clone();
+    /// Takes the masked fields of `given` into a profile. The id and output-only fields are never changed, whether the mask
+    /// names them or not.
+    pub fn apply(&self, profile: &mut Profile, given: &Profile) {
         match self {
             Self::All => {
-                result.email = given.email;
-                result.display_name = given.display_name;
-                result.attributes = given.attributes;
+                profile.email.clone_from(&given.email);
+                profile.display_name.clone_from(&given.display_name);
+                profile.attributes.clone_from(&given.attributes);
             }
             Self::Populated => {
                 if !given.email.is_empty() {
-                    result.email = given.email;
+                    profile.email.clone_from(&given.email);
                 }
                 if !given.display_name.is_empty() {
-                    result.display_name = given.display_name;
+                    profile.display_name.clone_from(&given.display_name);
                 }
                 if !given.attributes.is_empty() {
-                    result.attributes = given.attributes;
+                    profile.attributes.clone_from(&given.attributes);
                 }
             }
             Self::Paths(UpdatePaths(paths)) => {
                 // The whole map first, so that the order of the paths has no meaning.
                 if paths.contains(&Path::Attributes) {
-                    result.attributes = given.attributes.clone();
+                    profile.attributes.clone_from(&given.attributes);
                 }
                 for path in paths {
                     match path {
-                        Path::Email => result.email.clone_from(&given.email),
-                        Path::DisplayName => result.display_name.clone_from(&given.display_name),
+                        Path::Email => profile.email.clone_from(&given.email),
+                        Path::DisplayName => profile.display_name.clone_from(&given.display_name),
                         Path::Attribute(key) => match given.attributes.get(key) {
                             Some(value) => {
-                                result.attributes.insert(key.clone(), value.clone());
+                                profile.attributes.insert(key.clone(), value.clone());
                             }
                             None => {
-                                result.attributes.remove(key);
+                                profile.attributes.remove(key);
                             }
                         },
                         Path::Attributes
@@ -184,7 +183,6 @@ impl UpdateMask {
                 }
             }
         }
-        result
     }
 }
 
@@ -208,7 +206,9 @@ mod tests {
     }
 
     fn update(paths: &[&str], given: Profile) -> Profile {
-        UpdateMask::parse(Some(&mask(paths)), "update_mask").unwrap().apply(&profile(), given)
+        let mut profile = profile();
+        UpdateMask::parse(Some(&mask(paths)), "update_mask").unwrap().apply(&mut profile, &given);
+        profile
     }
 
     #[test]
@@ -232,7 +232,8 @@ mod tests {
     #[test]
     fn without_a_mask_only_populated_fields_change() {
         let given = Profile { display_name: "B".into(), ..Profile::default() };
-        let result = UpdateMask::Populated.apply(&profile(), given);
+        let mut result = profile();
+        UpdateMask::Populated.apply(&mut result, &given);
         assert_eq!(result, Profile { display_name: "B".into(), ..profile() });
     }
 

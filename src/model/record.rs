@@ -97,12 +97,12 @@ impl Record {
             ..Profile::default()
         };
         let index_key = draft.index_key().map_or(&[][..], IndexKey::as_bytes);
-        let capacity = index_key.len() + draft.encoded().len() + OUTPUT_FIELDS_MAX_BYTES;
-        let mut buffer = Vec::with_capacity(capacity);
+        // Exactly what is needed: a buffer with room to spare would be copied once more when it is shared.
+        let bytes = index_key.len() + draft.encoded().len() + output_fields.encoded_len();
+        let mut buffer = Vec::with_capacity(bytes);
         buffer.extend_from_slice(index_key);
         buffer.extend_from_slice(draft.encoded());
         output_fields.encode_raw(&mut buffer);
-        buffer.shrink_to_fit();
         Self { revision, index_key_len: index_key.len() as u16, buffer: buffer.into() }
     }
 

@@ -10,7 +10,7 @@ use crate::pb::Profile;
 
 /// A pure function from the current profile (`None` when absent) to the wanted one. An engine may call it
 /// on any thread, under its own locks: it must not block.
-pub type UpdateFn = Box<dyn FnOnce(Option<&Profile>) -> Result<Draft, Violations> + Send>;
+pub type UpdateFn = Box<dyn FnOnce(Option<Profile>) -> Result<Draft, Violations> + Send>;
 
 /// One write of one profile.
 pub struct Write {

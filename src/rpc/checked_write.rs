@@ -75,49 +75,46 @@ pub fn check_update(
     request: pb::UpdateProfileRequest,
     settings: Canonicalization,
 ) -> Result<CheckedWrite, Violations> {
-    let size_bytes = request.encoded_len();
     let mut violations = Violations::new();
+    let mask_bytes = request.update_mask.as_ref().map_or(0, Message::encoded_len);
     let mask = violations.check(UpdateMask::parse(request.update_mask.as_ref(), "update_mask"));
-    let profile = violations.check(required(request.profile));
-    let checked = match (&mask, &profile) {
-        (Some(mask), Some(profile)) => violations.check(masked_draft(mask, profile, settings)),
-        (None, Some(profile)) => {
-            violations.check(ProfileId::parse(&profile.id, "profile.id"));
-            None
-        }
-        (_, None) => None,
-    };
-    // Also when a mask leaves most of it out: it waits in the queue as a whole.
-    let given_bytes = profile.as_ref().map_or(0, Profile::encoded_len);
-    if given_bytes > MAX_PROFILE_BYTES && !violations.iter().any(|violation| violation.field == "profile") {
-        let description = format!("has {given_bytes} bytes encoded; at most {MAX_PROFILE_BYTES} are allowed");
-        violations.add("profile", description);
-    }
-    let (Some(mask), Some(profile), Some(checked), true) = (mask, profile, checked, violations.is_empty()) else {
-        return Err(violations);
-    };
-    let etag_of_what_may_be_missing = !profile.etag.is_empty() && request.allow_missing;
-    let precondition = match (etag(&profile.etag), request.allow_missing) {
+    let Some(mut profile) = violations.check(required(request.profile)) else { return Err(violations) };
+    let given_bytes = profile.encoded_len();
+    let condition = std::mem::take(&mut profile.etag);
+    let etag_of_what_may_be_missing = !condition.is_empty() && request.allow_missing;
+    let precondition = match (etag(condition), request.allow_missing) {
         (Some(etag), _) => Precondition::MustMatch(etag),
         (None, true) => Precondition::None,
         (None, false) => Precondition::MustExist,
     };
-    let id = checked.id().clone();
     let write = match mask {
         // Nothing of the stored profile stays.
-        UpdateMask::All => Write::put(checked, precondition),
-        mask => {
+        Some(UpdateMask::All) => {
+            let draft = violations.check(Draft::from_profile(profile, settings, "profile"));
+            draft.map(|draft| Write::put(draft, precondition))
+        }
+        Some(mask) => violations.check(masked_draft(&mask, &profile, settings)).map(|checked| {
             let function = update_function(mask, profile, settings);
-            Write::update(id, function, precondition, size_bytes)
+            Write::update(checked.id().clone(), function, precondition, given_bytes + mask_bytes)
+        }),
+        None => {
+            violations.check(ProfileId::parse(&profile.id, "profile.id"));
+            None
         }
     };
+    // Also when a mask leaves most of it out: it waits in the queue as a whole.
+    if given_bytes > MAX_PROFILE_BYTES && !violations.iter().any(|violation| violation.field == "profile") {
+        let description = format!("has {given_bytes} bytes encoded; at most {MAX_PROFILE_BYTES} are allowed");
+        violations.add("profile", description);
+    }
+    let Some(write) = write.filter(|_| violations.is_empty()) else { return Err(violations) };
     Ok(CheckedWrite { etag_of_what_may_be_missing, ..CheckedWrite::new(write) })
 }
 
 /// Checks a delete.
 pub fn check_delete(request: &pb::DeleteProfileRequest) -> Result<CheckedWrite, Violations> {
     let id = ProfileId::parse(&request.id, "id")?;
-    let precondition = match (etag(&request.etag), request.allow_missing) {
+    let precondition = match (etag(request.etag.clone()), request.allow_missing) {
         (Some(etag), true) => Precondition::MustMatchIfPresent(etag),
         (Some(etag), false) => Precondition::MustMatch(etag),
         (None, true) => Precondition::None,
@@ -141,21 +138,25 @@ fn required(profile: Option<Profile>) -> Result<Profile, Violations> {
     profile.ok_or_else(|| Violations::one("profile", "must be given"))
 }
 
-fn etag(etag: &str) -> Option<Etag> {
-    (!etag.is_empty()).then(|| Etag::from_caller(etag.to_owned()))
+fn etag(etag: String) -> Option<Etag> {
+    (!etag.is_empty()).then(|| Etag::from_caller(etag))
 }
 
 /// The draft of what the mask takes from the request and nothing else. Whatever is wrong with it is wrong
 /// with every result of the update, since the stored profile can only add to it.
 fn masked_draft(mask: &UpdateMask, given: &Profile, settings: Canonicalization) -> Result<Draft, Violations> {
-    let blank = Profile { id: given.id.clone(), ..Profile::default() };
-    Draft::from_profile(mask.apply(&blank, given.clone()), settings, "profile")
+    let mut masked = Profile { id: given.id.clone(), ..Profile::default() };
+    mask.apply(&mut masked, given);
+    Draft::from_profile(masked, settings, "profile")
 }
 
 fn update_function(mask: UpdateMask, given: Profile, settings: Canonicalization) -> UpdateFn {
     Box::new(move |current| {
         let wanted = match current {
-            Some(current) => mask.apply(current, given),
+            Some(mut current) => {
+                mask.apply(&mut current, &given);
+                current
+            }
             None => given,
         };
         Draft::from_profile(wanted, settings, "profile")

@@ -48,8 +48,8 @@ pub fn delete_if(key: &str, precondition: Precondition) -> Write {
 pub fn append(key: &str, suffix: &str, precondition: Precondition) -> Write {
     let (id, suffix) = (id(key), suffix.to_owned());
     let own = id.clone();
-    let update = move |current: Option<&Profile>| {
-        let mut profile = current.cloned().unwrap_or_default();
+    let update = move |current: Option<Profile>| {
+        let mut profile = current.unwrap_or_default();
         profile.id = own.to_string();
         profile.display_name.push_str(&suffix);
         Draft::from_profile(profile, Canonicalization::default(), "profile")

@@ -114,8 +114,8 @@ impl Planned {
 
     fn update(&self, condition: Precondition, change: impl FnOnce(&mut Profile) + Send + 'static) -> Write {
         let key = self.key.clone();
-        let function = move |current: Option<&Profile>| {
-            let mut profile = current.cloned().unwrap_or_default();
+        let function = move |current: Option<Profile>| {
+            let mut profile = current.unwrap_or_default();
             profile.id = key;
             change(&mut profile);
             Draft::from_profile(profile, Canonicalization::default(), "profile")

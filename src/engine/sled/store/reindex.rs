@@ -24,9 +24,8 @@ impl SledStore {
                     record.decode().map_err(|_| StoreError::Corrupt(Corruption("a record is damaged".into())))?;
                 let id = ProfileId::parse(&profile.id, "id")
                     .map_err(|_| StoreError::Corrupt(Corruption("a record has no id".into())))?;
-                let recompute: UpdateFn = Box::new(move |current| {
-                    Draft::from_profile(current.cloned().unwrap_or_default(), settings, "profile")
-                });
+                let recompute: UpdateFn =
+                    Box::new(move |current| Draft::from_profile(current.unwrap_or_default(), settings, "profile"));
                 writes.push(Write::update(id, recompute, Precondition::MustExist, record.profile_len()));
             }
             for outcome in self.commit(Commit::each(writes)).await? {
