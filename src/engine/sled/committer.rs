@@ -34,6 +34,9 @@ use crate::store::{Commit, CommitObserver, Outcomes, StoreError, StoreState};
 /// The largest single request: the largest batch with what its writes cost beside their profiles.
 pub const REQUEST_BYTES: usize = MAX_BATCH_BYTES + 64 * 1024;
 
+/// How much lower than others' the priority of the committer's thread is, in the steps of `nice`.
+const NICENESS: i32 = 3;
+
 /// A close that finds the queue full looks again after so long.
 const FULL_QUEUE: Duration = Duration::from_millis(5);
 
@@ -125,6 +128,7 @@ impl Committer {
         let end = progress.until_the_end();
         let thread = std::thread::Builder::new().name("committer".into()).spawn(move || {
             let _end = end;
+            let_others_go_first();
             thread.run();
         })?;
         Ok(Self { queue, queued, bounds, thread: Mutex::new(Some(thread)), state, progress, watchdog })
@@ -225,6 +229,17 @@ impl Committer {
             StoreState::Failed { cause } => StoreError::Failed { cause: cause.clone() },
             StoreState::Open | StoreState::Closed => StoreError::Closed,
         }
+    }
+}
+
+/// Gives this thread a lower priority than those that serve: a get that waits for the processor behind a group of writes
+/// waits for milliseconds, while a group only becomes larger by waiting.
+fn let_others_go_first() {
+    // For Linux a thread is what elsewhere is a process, so nobody else is meant.
+    if cfg!(target_os = "linux")
+        && let Err(error) = rustix::process::setpriority_process(None, NICENESS)
+    {
+        tracing::debug!(%error, "the committer keeps its priority");
     }
 }
 
