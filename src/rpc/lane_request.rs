@@ -25,15 +25,16 @@ pub fn shared_message(body: &Bytes) -> Option<Bytes> {
 
 /// The id in a `GetProfileRequest` that has nothing else.
 pub fn id(message: &[u8]) -> Option<&str> {
-    let (id, rest) = split_id(message)?;
+    let (id, rest) = split_id(std::str::from_utf8(message).ok()?)?;
     rest.is_empty().then_some(id)
 }
 
 /// The ids in a `BatchGetProfilesRequest` that has nothing else, if they are not too many. There may be repeats
 /// among them.
 pub fn ids(message: &[u8]) -> Option<Vec<&str>> {
+    // The whole message is a text if its ids are, since their tags and lengths are ASCII: checked once, and not id by id.
+    let mut rest = std::str::from_utf8(message).ok()?;
     let mut ids = Vec::with_capacity(128);
-    let mut rest = message;
     while !rest.is_empty() {
         let (id, behind) = split_id(rest)?;
         if ids.len() == MAX_BATCH_GET_IDS {
@@ -46,13 +47,12 @@ pub fn ids(message: &[u8]) -> Option<Vec<&str>> {
 }
 
 /// Splits the string of field 1 off the front; an id needs one byte of length.
-fn split_id(message: &[u8]) -> Option<(&str, &[u8])> {
-    let (&[tag, length], rest) = message.split_first_chunk::<2>()?;
+fn split_id(message: &str) -> Option<(&str, &str)> {
+    let &[tag, length] = message.as_bytes().first_chunk::<2>()?;
     if tag != ID_TAG || length >= 0x80 {
         return None;
     }
-    let (id, rest) = rest.split_at_checked(usize::from(length))?;
-    Some((std::str::from_utf8(id).ok()?, rest))
+    message.get(2..)?.split_at_checked(usize::from(length))
 }
 
 #[cfg(test)]
