@@ -2,6 +2,7 @@
 
 import struct
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 HEADER_BYTES = 40
@@ -51,10 +52,10 @@ def group_sizes(commit_log: Path) -> dict[int, int]:
     return sizes
 
 
-def in_buckets(sizes: dict[int, int]) -> str:
+def in_buckets(sizes: Iterable[int]) -> str:
     """How many groups there are of which size, for a figure's line."""
     counts: Counter[tuple[int, int]] = Counter()
-    for size in sizes.values():
+    for size in sizes:
         counts[next((bucket for bucket in BUCKETS if bucket[0] <= size <= bucket[1]), (0, 0))] += 1
     names = ((f"{low}" if low == high else f"{low}-{high}", counts[low, high]) for low, high in BUCKETS)
     return ", ".join(f"{count} of {name}" for name, count in names)

@@ -1,15 +1,17 @@
 """A disk that fills up and a disk that does not come back, against the release build.
 
-First the data directory is on a small filesystem of its own. Profiles are written until the server refuses with
-DISK_LOW: before the disk is full, reads go on, and with room again writes are taken by themselves. Then the disk is filled to the
-last byte under load, the server is killed, and it must open again with everything that was acknowledged. Last, the
-syncs of the commit log, and then those of sled, take longer than store.sync_timeout: the process must end with 1 and a
-line that says why; so it must when a read does not return, and when the disk hangs while the server is stopped. And with every sync delayed by 50 ms, gets must be answered as before: how long they take is printed.
+First the syncs of the commit log, and then those of sled, take longer than store.sync_timeout: the process must end with 1 and a
+line that says why; so it must when a read does not return, and when the disk hangs while the server is stopped. And with every
+sync delayed by 50 ms, gets must be answered as before: how long they take is printed.
+
+Last the data directory is on a small filesystem of its own, and writers fill it while readers read (`full_disk.py`): the server
+refuses with DISK_LOW before the disk is full, reads go on, and with room again writes are taken by themselves. Then the disk is
+filled to the last byte under the same load, the server is killed, and it must open on the full disk with everything that was
+acknowledged. Also when the room goes at once, before the server has asked how much there is.
 
 Usage: disk_check.py. Mounting needs root and loop devices; says so and leaves that part out where they are missing.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -22,18 +24,13 @@ import grpc
 
 from checks import PATIENCE_SECONDS, Checks, eventually
 from error_details import reason_of
+from full_disk import check_filling, check_sudden_filling
 from paging import all_profiles
-from power_check import Mount, make_image, mounts_work
+from power_check import mounts_work
 from preload import preloaded
 from server import STOP_SECONDS, Server, ServerFailed, clean_environment, profiles, release_binary
 from stubs import Profile, pb, service
 
-MIB = 1024 * 1024
-IMAGE_BYTES = 640 * MIB
-# What somebody else has on the disk and takes away in the end.
-OTHER_BYTES = 128 * MIB
-BALLAST_BYTES = 160 * MIB
-SETTINGS = f"[store]\nmin_free_bytes = {64 * MIB}\nballast_bytes = {BALLAST_BYTES}\n"
 SLOW_SETTINGS = "[store]\nsync_timeout = \"1s\"\n[server]\ndrain_timeout = \"1s\"\n"
 SYNC_MILLISECONDS = 50
 SAMPLE = 10_000
@@ -71,97 +68,11 @@ class Filler:
             self.acknowledged.update(profile.id for profile in part)
         return ""
 
-    def write_until_refused(self) -> str:
-        """Writes until a refusal; returns its reason."""
-        for _ in range(4 * IMAGE_BYTES // (BATCH * 12_000)):
-            reason = self.write()
-            if reason:
-                return reason
-        return "none"
-
-
-def fill(folder: Path, leave: int) -> Path:
-    """Takes the disk's room but for so many bytes."""
-    path = folder / "filler"
-    room = os.statvfs(folder)
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, room.f_bavail * room.f_frsize - leave))
-    return path
-
-
-def fill_to_the_brim(folder: Path) -> list[Path]:
-    """Takes all of the disk's room."""
-    fillers = [folder / f"filler-{size}" for size in (MIB, 4096, 1)]
-    for path, size in zip(fillers, (MIB, 4096, 1)):
-        with path.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(b"x" * size)
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
-    return fillers
-
 
 def same_profiles(checks: Checks, client: service.ProfileServiceStub, filler: Filler, when: str) -> None:
     """What was acknowledged is there."""
     found = {profile.id for profile in all_profiles(client, 200)}
     checks.equal(len(filler.acknowledged - found), 0, f"{when}: acknowledged profiles that are missing")
-
-
-def ballast_is_whole(disk: Path) -> bool:
-    """Whether the ballast has its full size."""
-    path = disk / "data" / "ballast"
-    return path.exists() and path.stat().st_size == BALLAST_BYTES
-
-
-def check_filling(checks: Checks, scratch: Path) -> None:
-    """Low, full, killed, opened, and room again."""
-    image = scratch / "disk.img"
-    make_image(image, IMAGE_BYTES)
-    with Mount(image, scratch / "disk") as disk, Server(config=SETTINGS, data_dir=disk / "data") as server:
-        other = disk / "other"
-        other.write_bytes(bytes(OTHER_BYTES))
-        with server.channel() as channel:
-            filler = Filler(profiles(channel))
-            checks.equal(filler.write_until_refused(), "DISK_LOW", "reason of the first refused write")
-            room = os.statvfs(disk)
-            checks.that(room.f_bavail * room.f_frsize > 32 * MIB, "writes are refused while there is room left")
-            same_profiles(checks, filler.client, filler, "low")
-        checks.section(f"low with {len(filler.acknowledged)} profiles; now the disk is filled and the server killed")
-        fillers = fill_to_the_brim(disk)
-        server.restart_after_kill()
-        with server.channel() as channel:
-            filler.client = profiles(channel)
-            checks.equal(filler.write(), "DISK_LOW", "reason of a refused write on the full disk")
-            same_profiles(checks, filler.client, filler, "full")
-            checks.that(not (disk / "data" / "ballast").exists(), "the ballast was given up to open")
-        # The store has grown meanwhile (it wrote its log anew): without the other file there is surely room for the ballast.
-        for path in [other, *fillers]:
-            path.unlink()
-        server.restart_after_kill()
-        with server.channel() as channel:
-            same_profiles(checks, profiles(channel), filler, "room")
-            # The room of a removed file comes back with the filesystem's next journal commit; the server looks every 2 s.
-            checks.that(eventually(lambda: ballast_is_whole(disk)), "the ballast is back")
-        checks.equal(server.stop(), 0, "exit code")
-    checks.section("room is made under a running server")
-    check_resuming(checks, scratch)
-
-
-def check_resuming(checks: Checks, scratch: Path) -> None:
-    """Writes are taken again without a restart."""
-    image = scratch / "other.img"
-    make_image(image, IMAGE_BYTES)
-    with Mount(image, scratch / "other") as disk, Server(config=SETTINGS, data_dir=disk / "data") as server:
-        with server.channel() as channel:
-            filler = Filler(profiles(channel))
-            checks.equal(filler.write(), "", "a write with room")
-            path = fill(disk, 48 * MIB)
-            checks.equal(filler.write_until_refused(), "DISK_LOW", "reason of a refused write")
-            path.unlink()
-            checks.that(eventually(lambda: not filler.write()), "writes are taken again by themselves")
-            same_profiles(checks, filler.client, filler, "resumed")
-        checks.equal(server.stop(), 0, "exit code")
 
 
 def check_slow_disk(checks: Checks, scratch: Path, about: str, named: str) -> None:
@@ -307,6 +218,7 @@ def main() -> None:
         else:
             checks.section("a small disk")
             check_filling(checks, scratch)
+            check_sudden_filling(checks, scratch)
     except subprocess.CalledProcessError as error:
         checks.that(False, f"{error}")
     finally:

@@ -4,6 +4,9 @@ Usage: kill_check.py [ROUNDS] [SEED] [--damage]
 
 Some kills come in the middle of an import by the command line, which must then be finished by the same command with nothing
 lost and nothing twice, and some while the server shuts down.
+After each restart nothing that was acknowledged may be missing, batches are whole or absent, the index, the counters and the log
+(a watch from the oldest change, replayed) come to the list of profiles, and Verify finds nothing; after the last one, and after
+the orderly stop, a watch from the oldest change in one go and `profilestore verify` say the same.
 With --damage snapshots are made all the time, and after some kills sled's files are damaged as well: the server must build
 its state anew, and nothing that was acknowledged may be missing.
 """
@@ -17,12 +20,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from batch_oracle import BatchWriter
 from checks import Checks
 from kill_import import Import
 from kill_oracle import Writer, spy
 from paging import all_domains, all_profiles, ancestors, count, index_order, profiles_of_domain
 from server import Server, profiles
 from stubs import Profile, service
+from whole_store import MARKER, Replay, verify_by_call, verify_without_a_server
 
 WRITERS = 8
 LOAD_SECONDS = (0.05, 0.6)
@@ -73,7 +78,12 @@ def kill(server: Server, running: Import | None, chance: random.Random, figures:
 
 
 def load_until_killed(
-    server: Server, writers: list[Writer], running: Import | None, chance: random.Random, figures: Figures
+    server: Server,
+    writers: list[Writer],
+    batches: BatchWriter,
+    running: Import | None,
+    chance: random.Random,
+    figures: Figures,
 ) -> None:
     """Lets all writers write for a random time and kills the server in the middle of it."""
     stop = threading.Event()
@@ -83,6 +93,7 @@ def load_until_killed(
         threading.Thread(target=writer.run, args=(clients[index % 2], stop))
         for index, writer in enumerate(writers)
     ]
+    threads.append(threading.Thread(target=batches.run, args=(clients[2], stop)))
     threads.append(threading.Thread(target=spy, args=(clients[2], writers, chance.randrange(2**32), stop)))
     for thread in threads:
         thread.start()
@@ -184,9 +195,10 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="profilestore-imports-"))
     with Server(config=MANY_SNAPSHOTS if given.damage else None) as server:
         writers = [Writer(number, seed) for number in range(WRITERS)]
+        batches, replay = BatchWriter(seed), Replay()
         for number in range(1, rounds + 1):
             running = Import(folder, number, seed) if chance.random() < KILL_WHILE_IMPORTING else None
-            load_until_killed(server, writers, running, chance, figures)
+            load_until_killed(server, writers, batches, running, chance, figures)
             if given.damage and chance.random() < DAMAGE:
                 damage_state(server, chance)
                 figures.damaged += 1
@@ -197,15 +209,23 @@ def main() -> None:
                     figures.imports += 1
                     figures.import_attempts += running.finish(server, checks, f"round {number}")
                     running.check_and_delete(client, checks, f"round {number}")
+                when = f"round {number}"
                 page_size = chance.choice([7, 50, 1000])
                 records = all_profiles(client, page_size)
                 found = {record.id: record for record in records}
-                check_writers(checks, writers, found, figures, f"round {number}")
-                check_index(checks, client, records, page_size, f"round {number}")
+                batches.settle(found, checks, when)
+                own = {key: value for key, value in found.items() if not batches.owns(key) and key != MARKER}
+                check_writers(checks, writers, own, figures, when)
+                check_index(checks, client, records, page_size, when)
+                verify_by_call(checks, channel, len(records), when)
+                replay.check(checks, server, records, when)
+                if number == rounds:
+                    Replay().check(checks, server, records, "the whole log at the end")
             if number % 10 == 0:
                 checks.section(f"{number} rounds, {len(records)} profiles, {checks.failed} failures")
         figures.acknowledged = sum(writer.acknowledged for writer in writers)
         checks.equal(server.stop(), 0, "exit code after SIGTERM")
+        verify_without_a_server(checks, server.data_dir, "after the orderly stop")
         rebuilt = server.log().count("state was built anew, whole")
         snapshots = server.log().count("made a snapshot")
     if given.damage:
@@ -213,6 +233,7 @@ def main() -> None:
         print(f"{figures.damaged} times damaged, {rebuilt} states built anew, {snapshots} snapshots")
     shutil.rmtree(folder, ignore_errors=True)
     checks.that(figures.acknowledged > rounds, "the load wrote something")
+    checks.that(batches.acknowledged > rounds / 2 and batches.refused > 0, "batches were written and refused")
     if rounds >= 50:
         checks.that(figures.kills_while_importing > 0, "imports were killed")
         checks.that(figures.kills_while_stopping > 0, "shutdowns were killed")
@@ -220,6 +241,10 @@ def main() -> None:
         f"{figures.kills_while_importing} kills in the middle of {figures.imports} imports, which "
         f"{figures.import_attempts} more commands finished; {figures.kills_while_stopping} while the server shut down, "
         f"{figures.stopped_before_the_kill} when it had"
+    )
+    print(
+        f"{batches.acknowledged} batches whole, {batches.refused} refused as a whole; "
+        f"{rounds} times verified, and {replay.changes()} changes of the log replayed against the list"
     )
     print(
         f"{rounds} kills under load, {figures.kills_while_opening} while opening; "

@@ -3,7 +3,8 @@
 The data directory is on an ext4 image behind a loop device. For a cut the server is stopped where it is and the image
 is copied: what the kernel had not been told to write is not in the copy. The copy is mounted, a second server opens
 it, and everything that was acknowledged before the cut must be there. The server's clock runs ahead, so that snapshots
-are made and the log is trimmed between the cuts; no state may have to be built anew.
+are made and the log is trimmed between the cuts; no state may have to be built anew. Of a run without a control it is also
+asserted that no commit group has more than 128 writes, and that sled has written over segments that it had freed.
 
 Usage: power_check.py [CUTS] [SEED] [--control log|sled]
 
@@ -28,7 +29,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import grpc
@@ -41,6 +42,7 @@ from kill_oracle import Writer, spy
 from paging import all_profiles
 from preload import preloaded
 from server import Server, ServerFailed, profiles
+from sled_segments import Segments, segments
 from stubs import Profile
 from swarm_oracle import SwarmWriter
 
@@ -59,6 +61,8 @@ LOG_ALONE = "[store]\nsnapshot_after_bytes = 1099511627776\n"
 # What a store says that does not open because something is lost.
 FOUND_DAMAGE = re.compile(r"is damaged|cannot be built anew|the commit log (ends|begins|has)|cannot be opened")
 UNCHECKED = "[store]\ncheck_at_open = \"never\"\n"
+# The bound of src/engine/sled/commit_thread.rs; a request is never split and has at most 100 writes.
+LARGEST_GROUP = 128
 REBUILT = "state was built anew, whole"
 
 
@@ -111,18 +115,27 @@ class Figures:
     def __init__(self) -> None:
         self.acknowledged = 0
         self.made: Counter[str] = Counter()
-        self.groups: dict[int, int] = {}
+        # By image and first sequence number.
+        self.groups: dict[tuple[int, int], int] = {}
         self.snapshots = 0
         self.trimmed = 0
+        # sled's file at each cut, by image.
+        self.files: dict[int, list[Segments]] = defaultdict(list)
         self.rebuilt = 0
         # What was wrong with the states that were built anew.
         self.damage: Counter[str] = Counter()
         self.not_opened = 0
         self.stored = 0
 
-    def note_groups(self, commit_log: Path) -> None:
-        """Looks at the log that a cut left."""
-        self.groups |= group_sizes(commit_log)
+    def note_files(self, image: int, data: Path) -> None:
+        """Looks at the log and at sled's file that a cut left."""
+        self.groups |= {(image, first): size for first, size in group_sizes(data / "commit-log").items()}
+        if (data / "sled" / "conf").exists():
+            self.files[image].append(segments(data / "sled"))
+
+    def reclaimed(self) -> dict[int, int]:
+        """How many segments, by image, sled wrote over older ones between the first cut and the last."""
+        return {image: files[-1].again() - files[0].again() for image, files in self.files.items()}
 
     def note_opening(self, server_log: str) -> None:
         """Looks at what a server said when it opened what a cut left."""
@@ -147,8 +160,12 @@ class Figures:
         """Prints them."""
         print(f"{cuts} cuts of power; {self.acknowledged} acknowledged writes; {self.stored} profiles at the last")
         print("acknowledged: " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.made.items())))
-        print(f"commit groups by their changes: {in_buckets(self.groups)}")
+        print(f"commit groups by their changes: {in_buckets(self.groups.values())}")
         print(f"{self.snapshots} snapshots made, the log trimmed {self.trimmed} times between the cuts")
+        for image, again in sorted(self.reclaimed().items()):
+            last = self.files[image][-1]
+            said = f"{last.begun} segments begun, {last.places} places, {again} written over older ones between the cuts"
+            print(f"sled's file on image {image}: {said}")
         print(f"{self.rebuilt} states built anew, {self.not_opened} stores not opened after a cut")
         for damage, count in self.damage.most_common():
             print(f"{count} times: {damage}")
@@ -244,6 +261,7 @@ class Cuts:
         self._chance = chance
         self._scratch = scratch
         self._control = control
+        self._images = 0
         lies = {"LYING_DISK": LIES[control]} if control else {}
         self._environment = preloaded(
             scratch, "fast_clock", *(["lying_disk"] if control else []), FAST_CLOCK=FAST_CLOCK, **lies
@@ -253,6 +271,7 @@ class Cuts:
         """Cuts on one image."""
         image, twin = self._scratch / "disk.img", self._scratch / "copy.img"
         make_image(image, IMAGE_BYTES)
+        self._images += 1
         with Mount(image, self._scratch / "disk") as disk:
             settings = LOG_ALONE if self._control == "log" else SETTINGS
             with Server(data_dir=disk / "data", environment=self._environment, config=settings) as server:
@@ -281,12 +300,12 @@ class Cuts:
         if self._control == "log" or (self._control == "sled" and number % 2 == 0):
             # Here something is to be lost.
             checks, config = self.lost, UNCHECKED
+        self.figures.note_files(self._images, folder / "data")
         if self._control == "log":
             shutil.rmtree(folder / "data" / "sled")
         elif number % 2 == 0:
             # From these a state could be built anew. sled's own must do without.
             shutil.rmtree(folder / "data" / "snapshots")
-        self.figures.note_groups(folder / "data" / "commit-log")
         rebuilt = self.figures.rebuilt
         try:
             check_copy(checks, folder, known, self._chance, f"cut {number}", self.figures, config)
@@ -310,6 +329,9 @@ class Cuts:
         elif cuts >= 10:
             largest = max(self.figures.groups.values(), default=0)
             self.checks.that(largest > 100 and 1 in self.figures.groups.values(), f"groups of 1 to {largest}")
+            self.checks.that(largest <= LARGEST_GROUP, f"a commit group has {largest} changes")
+            reclaimed = self.figures.reclaimed()
+            self.checks.that(min(reclaimed.values()) > 0, f"sled wrote over what it had freed, by image: {reclaimed}")
             self.checks.that(self.figures.snapshots > 0, "snapshots were made")
             self.checks.that(self.figures.trimmed > 0, "the log was trimmed")
         self.checks.finish()
