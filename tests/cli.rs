@@ -85,8 +85,13 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// A server with settings from its environment.
+    fn start_with(settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (process, address) = Self::serve("127.0.0.1:0", dir.path()).expect("a ready line");
+        let (process, address) = Self::serve_with("127.0.0.1:0", dir.path(), settings).expect("a ready line");
         Self { address, process, dir }
     }
 
@@ -105,9 +110,14 @@ impl Server {
 
     /// `None` if it ends at once.
     fn serve(address: &str, dir: &Path) -> Option<(Child, String)> {
+        Self::serve_with(address, dir, &[])
+    }
+
+    fn serve_with(address: &str, dir: &Path, settings: &[(&str, &str)]) -> Option<(Child, String)> {
         let mut process = program()
             .args(["serve", "--listen", address, "--admin-listen", "127.0.0.1:0", "--data-dir"])
             .arg(dir.join("data"))
+            .envs(settings.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
