@@ -6,6 +6,8 @@ mod backups;
 mod bulk_kills;
 #[path = "cli/commands.rs"]
 mod commands;
+#[path = "cli/csv_imports.rs"]
+mod csv_imports;
 #[path = "cli/exports.rs"]
 mod exports;
 #[path = "cli/import_syncs.rs"]
