@@ -14,6 +14,8 @@ mod exports;
 mod import_syncs;
 #[path = "cli/imports.rs"]
 mod imports;
+#[path = "cli/json_output.rs"]
+mod json_output;
 #[path = "cli/load.rs"]
 mod load;
 #[path = "cli/log_lines.rs"]

@@ -158,6 +158,8 @@ struct ServeArgs {
 struct ReindexArgs {
     #[command(flatten)]
     settings: SettingsArgs,
+    #[command(flatten)]
+    output: output::OutputArgs,
 }
 
 #[derive(Debug, Args)]

@@ -70,6 +70,8 @@ pub struct DeleteArgs {
     #[arg(long)]
     allow_missing: bool,
     #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
     connection: ConnectionArgs,
 }
 
@@ -102,7 +104,9 @@ pub fn put(args: &PutArgs) -> anyhow::Result<()> {
 pub fn delete(args: &DeleteArgs) -> anyhow::Result<()> {
     let options = DeleteOptions { etag: args.etag.clone().unwrap_or_default(), allow_missing: args.allow_missing };
     args.connection
-        .run(async |client| client.delete(&args.id, options).await.map_err(|error| args.connection.explain(error)))
+        .run(async |client| client.delete(&args.id, options).await.map_err(|error| args.connection.explain(error)))?;
+    // People see by the silence that it is gone.
+    if args.output.json() { Ok(args.output.done("", &serde_json::json!({ "id": args.id }))?) } else { Ok(()) }
 }
 
 impl PutArgs {
