@@ -1,7 +1,7 @@
 //! The store by itself: hit, miss, page, durable put; small against large.
 //!
-//! `cargo bench --bench store`. One run measures a small and a large store in turn, and prints the ratios
-//! between them: the cost of a get and of a page should not grow with the number of profiles. A harness of
+//! `cargo bench --bench store`; with `-- --puts` only the puts by size. One run measures a small and a large store in turn, and
+//! prints the ratios between them: the cost of a get, a page and a put should not grow with the number of profiles. A harness of
 //! our own, because the ratio between two stores, in alternating rounds, is the point.
 //!
 //! `PROFILESTORE_BENCH_LARGE` sets the size of the large store (default 1,000,000), and
@@ -40,6 +40,9 @@ const PAGE_RECORDS: usize = 100;
 const HOT_PAGES: usize = 10;
 const PUT_TIME: Duration = Duration::from_secs(2);
 const PUT_GROUPS: [usize; 6] = [1, 4, 16, 64, 128, 256];
+const PUT_GROUPS_BY_SIZE: [usize; 3] = [1, 16, 256];
+/// Spread over the whole store; more than the committer remembers of what it wrote last.
+const PUT_PROFILES: u64 = 100_000;
 
 const PUTS_BESIDE_SNAPSHOTS: usize = 64;
 const SNAPSHOT_ROUNDS: usize = 5;
@@ -54,7 +57,10 @@ fn main() {
         println!("seed {SEED}, {ROUNDS} alternating rounds, medians; small = {SMALL} profiles, large = {large}");
         let small_store = open(&dir.path().join("small"), SMALL).await;
         let large_store = open(&dir.path().join("large"), large).await;
-        reads(&small_store, &large_store, large).await;
+        if !std::env::args().any(|argument| argument == "--puts") {
+            reads(&small_store, &large_store, large).await;
+        }
+        puts_by_size(&small_store, &large_store, large).await;
         println!(
             "memory of this process with both stores: {} MiB (resident now), {} MiB (peak)",
             status_mib("VmRSS"),
@@ -63,7 +69,9 @@ fn main() {
         small_store.close().await.expect("closes");
         large_store.close().await.expect("closes");
         drop((small_store, large_store));
-        puts(&dir.path().join("puts")).await;
+        if !std::env::args().any(|argument| argument == "--puts") {
+            puts(&dir.path().join("puts")).await;
+        }
     });
 }
 
@@ -156,6 +164,23 @@ async fn pages<S: Store>(store: &S, distinct: usize) -> f64 {
     started.elapsed().as_nanos() as f64 / PAGES as f64
 }
 
+/// Puts of profiles that are there, with the cache around the store as in the server.
+async fn puts_by_size(small: &Arc<Cached>, large: &Arc<Cached>, large_count: u64) {
+    println!("\n{:<44} {:>10} {:>10} {:>12}", "durable puts of stored profiles", "small", "large", "large/small");
+    let spread = |count: u64| -> Arc<Vec<Profile>> {
+        let step = count.div_ceil(PUT_PROFILES).max(1) as usize;
+        Arc::new(Sampler::new(count).take(count as usize).step_by(step).collect())
+    };
+    let (of_small, of_large) = (spread(SMALL), spread(large_count));
+    for in_flight in PUT_GROUPS_BY_SIZE {
+        let rate = async |store: Arc<Cached>| {
+            let profiles = if Arc::ptr_eq(&store, small) { &of_small } else { &of_large };
+            puts_in_flight(&store, profiles, in_flight).await
+        };
+        row(&format!("{in_flight} in flight (puts/s)"), small, large, rate).await;
+    }
+}
+
 async fn puts(path: &Path) {
     println!("\n{:<44} {:>10} {:>12}", "durable puts of 400-byte profiles", "puts/s", "against 1");
     let store = Arc::new(SledStore::open(SledOptions::new(path), Arc::new(NoObserver)).await.expect("opens"));
@@ -195,7 +220,7 @@ async fn puts_beside_snapshots(store: &Arc<SledStore>, profiles: &Arc<Vec<Profil
 }
 
 /// Puts a second with so many callers, each waiting for its own put; every put changes its profile.
-async fn puts_in_flight(store: &Arc<SledStore>, profiles: &Arc<Vec<Profile>>, callers: usize) -> f64 {
+async fn puts_in_flight<S: Store>(store: &Arc<S>, profiles: &Arc<Vec<Profile>>, callers: usize) -> f64 {
     let started = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for caller in 0..callers {

@@ -6,12 +6,16 @@ mod backups;
 mod bulk_kills;
 #[path = "cli/commands.rs"]
 mod commands;
+#[path = "cli/csv_imports.rs"]
+mod csv_imports;
 #[path = "cli/exports.rs"]
 mod exports;
 #[path = "cli/import_syncs.rs"]
 mod import_syncs;
 #[path = "cli/imports.rs"]
 mod imports;
+#[path = "cli/json_output.rs"]
+mod json_output;
 #[path = "cli/load.rs"]
 mod load;
 #[path = "cli/log_lines.rs"]
@@ -86,8 +90,13 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// A server with settings from its environment.
+    fn start_with(settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (process, address) = Self::serve("127.0.0.1:0", dir.path()).expect("a ready line");
+        let (process, address) = Self::serve_with("127.0.0.1:0", dir.path(), settings).expect("a ready line");
         Self { address, process, dir }
     }
 
@@ -108,9 +117,14 @@ impl Server {
 
     /// `None` if it ends at once.
     fn serve(address: &str, dir: &Path) -> Option<(Child, String)> {
+        Self::serve_with(address, dir, &[])
+    }
+
+    fn serve_with(address: &str, dir: &Path, settings: &[(&str, &str)]) -> Option<(Child, String)> {
         let mut process = program()
             .args(["serve", "--listen", address, "--admin-listen", "127.0.0.1:0", "--data-dir"])
             .arg(dir.join("data"))
+            .envs(settings.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -26,6 +26,8 @@ mod pages;
 mod reads;
 #[path = "contract/requests.rs"]
 mod requests;
+#[path = "contract/upkeep.rs"]
+mod upkeep;
 
 /// The suite for one stack: a module of tests that call the cases with the stack's type.
 macro_rules! contract {
@@ -48,6 +50,7 @@ macro_rules! contract {
                     an_atomic_commit_names_the_first_refused_write,
                     an_atomic_commit_refuses_two_writes_of_one_profile,
                     a_commit_of_too_many_writes_is_refused_and_changes_nothing,
+                    a_commit_that_is_too_large_is_refused_and_changes_nothing,
                     an_import_decides_each_write_by_itself,
                     a_commit_of_nothing_is_made,
                     a_put_that_changes_nothing_keeps_its_etag,
@@ -68,6 +71,7 @@ macro_rules! contract {
                     a_repetition_is_about_the_ids_that_were_made_first,
                     requests_are_remembered_over_a_restart,
                     a_request_is_forgotten_after_ten_minutes,
+                    a_request_is_forgotten_when_a_million_others_were_made,
                     of_simultaneous_repetitions_one_is_made,
                 }
                 conditions {
@@ -141,6 +145,10 @@ macro_rules! contract {
                     a_second_close_does_nothing,
                     the_state_is_watched_until_closing,
                     close_makes_the_commits_that_were_accepted,
+                }
+                upkeep {
+                    one_check_goes_on_at_a_time,
+                    a_backup_is_one_at_a_time_or_there_are_none,
                 }
             }
         }

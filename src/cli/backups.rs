@@ -9,9 +9,11 @@ use anyhow::{Context, bail};
 use clap::Args;
 use futures_util::TryStreamExt;
 use humantime_serde::re::humantime::parse_rfc3339_weak;
+use serde_json::json;
 
 use super::connection::ConnectionArgs;
 use super::log;
+use super::output::OutputArgs;
 use crate::engine::commit_log::Until;
 use crate::engine::sled::{BackupFile, KeptLog, Repaired, SledOptions, inspect, repair, restore_with_log};
 use crate::model::CommitTime;
@@ -24,6 +26,8 @@ const MODE: u32 = 0o600;
 pub struct BackupArgs {
     /// The file to write. Until it is complete, checked and on disk it is FILE.partial.
     file: PathBuf,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     connection: ConnectionArgs,
 }
@@ -44,6 +48,8 @@ pub struct RestoreArgs {
     /// log is taken.
     #[arg(long, value_name = "CHANGE|TIME", requires = "log", value_parser = parse_until)]
     until: Option<Until>,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 fn parse_until(until: &str) -> Result<Until, String> {
@@ -61,6 +67,8 @@ pub struct RepairArgs {
     /// The data directory, which no server may hold.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 pub fn run_backup(args: &BackupArgs) -> anyhow::Result<()> {
@@ -89,8 +97,11 @@ pub fn run_backup(args: &BackupArgs) -> anyhow::Result<()> {
         // What stays has a name that says what it is.
         let _ = fs::remove_file(&partial_path);
     })?;
-    println!("backed up {profiles} profiles as of change {sequence} to {}", args.file.display());
-    Ok(())
+    let file = args.file.display();
+    let sentence = format!("backed up {profiles} profiles as of change {sequence} to {file}");
+    Ok(args
+        .output
+        .done(&sentence, &json!({ "profileCount": profiles, "change": sequence, "file": file.to_string() }))?)
 }
 
 /// Opens an empty file that nobody else writes to; `None` when somebody does. `opened` is for tests.
@@ -122,39 +133,49 @@ pub fn run_restore(args: &RestoreArgs) -> anyhow::Result<()> {
     let log = args.log.clone().map(|dir| KeptLog { dir, until });
     let restored = restore_with_log(&args.file, log.as_ref(), &SledOptions::new(&args.data_dir))?;
     let BackupFile { sequence, time, profiles } = restored.store;
-    println!(
-        "restored {profiles} profiles as of change {sequence} to {}, and found it whole",
-        args.data_dir.display()
-    );
+    let (dir, changes, time) = (args.data_dir.display(), restored.replayed_changes, time.to_timestamp().to_string());
+    let mut sentences =
+        format!("restored {profiles} profiles as of change {sequence} to {dir}, and found it whole\n");
     if log.is_some() {
-        let changes = restored.replayed_changes;
-        println!(
-            "{changes} changes of the log follow the backup's; the last was committed at {}",
-            time.to_timestamp()
-        );
+        sentences += &format!("{changes} changes of the log follow the backup's; the last was committed at {time}\n");
     }
     if restored.log_was_torn {
-        println!("the log ends with half a commit, which was never acknowledged and is left out");
+        sentences += "the log ends with half a commit, which was never acknowledged and is left out\n";
     }
-    println!("etags and watches from before the restore match nothing any more");
-    Ok(())
+    sentences += "etags and watches from before the restore match nothing any more";
+    let object = json!({
+        "profileCount": profiles,
+        "change": sequence,
+        "commitTime": time,
+        "dataDir": dir.to_string(),
+        "replayedCount": changes,
+        "logWasTorn": restored.log_was_torn,
+    });
+    Ok(args.output.done(&sentences, &object)?)
 }
 
 pub fn run_repair(args: &RepairArgs) -> anyhow::Result<()> {
     quiet_log()?;
     match repair(&SledOptions::new(&args.data_dir))? {
         Repaired::Whole { profiles, end_was_compared: false } => {
-            println!(
+            let sentence = format!(
                 "built the state anew with {profiles} profiles, from all that the commit log holds; the old state could not be asked whether the log has lost its end; it was set aside"
             );
-            Ok(())
+            let object = json!({ "profileCount": profiles, "isWhole": true, "endWasCompared": false });
+            Ok(args.output.done(&sentence, &object)?)
         }
         Repaired::Whole { profiles, end_was_compared: true } => {
-            println!("built the state anew with {profiles} profiles; nothing was lost; the old state was set aside");
-            Ok(())
+            let sentence = format!(
+                "built the state anew with {profiles} profiles; nothing was lost; the old state was set aside"
+            );
+            let object = json!({ "profileCount": profiles, "isWhole": true, "endWasCompared": true });
+            Ok(args.output.done(&sentence, &object)?)
         }
         Repaired::Salvaged { profiles, unreadable, because } => {
-            println!("built the state from what could be read: {profiles} profiles; the old state was set aside");
+            let sentence =
+                format!("built the state from what could be read: {profiles} profiles; the old state was set aside");
+            let object = json!({ "profileCount": profiles, "isWhole": false, "unreadableCount": unreadable });
+            args.output.done(&sentence, &object)?;
             bail!(
                 "the state could not be built whole ({because}): {unreadable} rows could not be read, and changes that only these held are lost; restore a backup if that is better"
             )

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use crate::client::{Client, ClientBuilder, ClientError};
+use crate::client::{Client, ClientBuilder, ClientError, check_address, check_deadline};
 
 /// So many that the time runs out first.
 const BULK_RETRIES: u32 = 20;
@@ -14,11 +14,20 @@ const BULK_RETRIES: u32 = 20;
 #[derive(Debug, Clone, Args)]
 pub struct ConnectionArgs {
     /// The server.
-    #[arg(long, env = "PROFILESTORE_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
+    #[arg(long, env = "PROFILESTORE_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:50051", value_parser = address)]
     addr: String,
     /// How long a call may take, repetitions included.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime_serde::re::humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     timeout: Duration,
+}
+
+fn address(given: &str) -> Result<String, String> {
+    check_address(given).map(|()| given.to_owned())
+}
+
+fn timeout(given: &str) -> Result<Duration, String> {
+    let time = humantime_serde::re::humantime::parse_duration(given).map_err(|error| error.to_string())?;
+    check_deadline(time).map(|()| time)
 }
 
 impl ConnectionArgs {
@@ -81,6 +90,8 @@ fn explain(error: ClientError, addr: &str) -> anyhow::Error {
             return anyhow::anyhow!("the request was refused: {}", all.join("; "));
         }
         ClientError::Unavailable(_) => "; try again when the server is up again",
+        // It says what is the matter, and that it may go away.
+        ClientError::Overloaded(cause) if error.reason() == "DISK_LOW" => return anyhow::anyhow!("{cause}"),
         ClientError::Overloaded(_) => "; the server has too much to do, try again a little later",
         ClientError::DeadlineExceeded(_) => "; allow more time with --timeout",
         ClientError::Aborted(_) => "; get the profile again and repeat the change with its new etag",

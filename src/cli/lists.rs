@@ -1,6 +1,7 @@
 //! `profilestore query`, `lookup`, `list`, `domains` and `count`.
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 
@@ -38,8 +39,8 @@ pub struct ListArgs {
 #[derive(Debug, Args)]
 pub struct DomainsArgs {
     /// Only this domain and its subdomains.
-    #[arg(default_value = "")]
-    domain: String,
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    domain: Option<String>,
     /// The domains with the most profiles first; at most 1000 of them.
     #[arg(long)]
     largest: bool,
@@ -50,8 +51,8 @@ pub struct DomainsArgs {
 #[derive(Debug, Args)]
 pub struct CountArgs {
     /// Only the profiles of this domain.
-    #[arg(default_value = "")]
-    domain: String,
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    domain: Option<String>,
     /// Those of all its subdomains too.
     #[arg(long, requires = "domain")]
     subdomains: bool,
@@ -86,6 +87,7 @@ pub fn list(args: &ListArgs) -> anyhow::Result<()> {
 
 pub fn domains(args: &DomainsArgs) -> anyhow::Result<()> {
     let listing = &args.listing;
+    let domain = args.domain.as_deref().unwrap_or_default();
     listing.connection.run(async |client| {
         let print = |rows: &mut Rows, each: &DomainSummary| {
             let json = to_json(&DomainRow { domain: &each.domain, profile_count: each.profile_count });
@@ -93,18 +95,19 @@ pub fn domains(args: &DomainsArgs) -> anyhow::Result<()> {
         };
         let headers = &["domain", "profile_count"];
         if args.largest {
-            let largest = client.largest_domains(&args.domain, listing.page_size()).await;
+            let largest = client.largest_domains(domain, listing.page_size()).await;
             let largest = largest.map_err(|error| listing.connection.explain(error))?;
             listing.print(futures_util::stream::iter(largest.into_iter().map(Ok)), headers, print).await
         } else {
-            listing.print(client.domains(&args.domain, listing.page_size()), headers, print).await
+            listing.print(client.domains(domain, listing.page_size()), headers, print).await
         }
     })
 }
 
 pub fn count(args: &CountArgs) -> anyhow::Result<()> {
+    let domain = args.domain.as_deref().unwrap_or_default();
     let count = args.connection.run(async |client| {
-        client.count(&args.domain, args.subdomains).await.map_err(|error| args.connection.explain(error))
+        client.count(domain, args.subdomains).await.map_err(|error| args.connection.explain(error))
     })?;
     if args.output.json() {
         let mut rows = args.output.rows(&[])?;

@@ -23,7 +23,7 @@ mod watch;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::server::{Settings, SettingsError};
 
@@ -158,6 +158,8 @@ struct ServeArgs {
 struct ReindexArgs {
     #[command(flatten)]
     settings: SettingsArgs,
+    #[command(flatten)]
+    output: output::OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -167,15 +169,14 @@ struct SettingsArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The data directory [default: ./profilestore-data].
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    // A setting is a text: a name that is none is refused and not changed.
+    data_dir: Option<String>,
 }
 
 impl SettingsArgs {
     fn load(&self, mut overrides: Vec<(&'static str, String)>) -> Result<Settings, SettingsError> {
-        if let Some(dir) = &self.data_dir {
-            overrides.push(("store.data_dir", dir.to_string_lossy().into_owned()));
-        }
+        overrides.extend(self.data_dir.clone().map(|dir| ("store.data_dir", dir)));
         Settings::load(self.config.as_deref(), &overrides)
     }
 }

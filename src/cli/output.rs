@@ -77,6 +77,17 @@ impl OutputArgs {
         self.json
     }
 
+    /// Prints what a command has done: sentences for people, or an object.
+    pub fn done<T: Serialize>(self, sentences: &str, object: &T) -> io::Result<()> {
+        let mut line = sentences.as_bytes().to_vec();
+        if self.json {
+            line.clear();
+            to_json(object)(&mut line);
+        }
+        line.push(b'\n');
+        stdout().write_all(&line)
+    }
+
     /// Begins to print rows with these headers.
     pub fn rows(self, headers: &'static [&'static str]) -> io::Result<Rows> {
         let mut out = BufWriter::new(stdout());

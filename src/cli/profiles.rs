@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
@@ -18,6 +18,7 @@ pub const HEADERS: [&str; 4] = ["id", "email", "display_name", "attributes"];
 #[derive(Debug, Args)]
 pub struct GetArgs {
     /// The profile's id.
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     id: String,
     /// Only these fields, for example `email,attributes.team`.
     #[arg(long, value_delimiter = ',', value_name = "FIELDS")]
@@ -31,6 +32,7 @@ pub struct GetArgs {
 #[derive(Debug, Args)]
 pub struct PutArgs {
     /// The profile's id, or `-` to read the whole profile as JSON from standard input; an etag in it is ignored (see --etag).
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     id: String,
     /// The e-mail address.
     #[arg(long)]
@@ -59,6 +61,7 @@ pub struct PutArgs {
 #[derive(Debug, Args)]
 pub struct DeleteArgs {
     /// The profile's id.
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     id: String,
     /// Fail unless the profile has this etag.
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
@@ -66,6 +69,8 @@ pub struct DeleteArgs {
     /// Succeed when there is no such profile.
     #[arg(long)]
     allow_missing: bool,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     connection: ConnectionArgs,
 }
@@ -99,7 +104,9 @@ pub fn put(args: &PutArgs) -> anyhow::Result<()> {
 pub fn delete(args: &DeleteArgs) -> anyhow::Result<()> {
     let options = DeleteOptions { etag: args.etag.clone().unwrap_or_default(), allow_missing: args.allow_missing };
     args.connection
-        .run(async |client| client.delete(&args.id, options).await.map_err(|error| args.connection.explain(error)))
+        .run(async |client| client.delete(&args.id, options).await.map_err(|error| args.connection.explain(error)))?;
+    // People see by the silence that it is gone.
+    if args.output.json() { Ok(args.output.done("", &serde_json::json!({ "id": args.id }))?) } else { Ok(()) }
 }
 
 impl PutArgs {
@@ -113,7 +120,6 @@ impl PutArgs {
             profile.etag.clear();
             profile
         } else {
-            ensure!(!self.id.is_empty(), "the id is empty");
             Profile { id: self.id.clone(), ..Profile::default() }
         };
         if let Some(email) = &self.email {

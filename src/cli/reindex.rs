@@ -1,6 +1,5 @@
 //! `profilestore reindex`.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -28,10 +27,8 @@ pub fn run(args: &ReindexArgs) -> anyhow::Result<()> {
         let changed = store.reindex(settings.email.canonicalization()).await?;
         let profiles = store.status().totals.profiles;
         store.close().await?;
-        writeln!(
-            super::output::stdout(),
-            "rebuilt the index of {profiles} profiles; {changed} of them have a new key"
-        )?;
-        Ok(())
+        let sentence = format!("rebuilt the index of {profiles} profiles; {changed} of them have a new key");
+        let object = serde_json::json!({ "profileCount": profiles, "changedCount": changed });
+        Ok(args.output.done(&sentence, &object)?)
     })
 }

@@ -1,13 +1,12 @@
 //! `profilestore status` and `health`.
 
-use std::io::Write;
-
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
+use serde_json::json;
 
 use super::connection::ConnectionArgs;
-use super::output::{OutputArgs, size, stdout, to_json};
+use super::output::{OutputArgs, size, to_json};
 use crate::client::{FeedHold, GetStatusResponse, Health};
 
 #[derive(Debug, Args)]
@@ -20,6 +19,8 @@ pub struct StatusArgs {
 
 #[derive(Debug, Args)]
 pub struct HealthArgs {
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     connection: ConnectionArgs,
 }
@@ -43,8 +44,13 @@ pub fn status(args: &StatusArgs) -> anyhow::Result<()> {
 pub fn health(args: &HealthArgs) -> anyhow::Result<()> {
     let health =
         args.connection.run(async |client| client.health().await.map_err(|error| args.connection.explain(error)))?;
+    let is_serving = matches!(health, Health::Serving);
+    if is_serving || args.output.json() {
+        let answer = if is_serving { "SERVING" } else { "NOT_SERVING" };
+        args.output.done(answer, &json!({ "status": answer }))?;
+    }
     match health {
-        Health::Serving => Ok(writeln!(stdout(), "SERVING")?),
+        Health::Serving => Ok(()),
         Health::NotServing => bail!("the server answers that it does not serve: it drains or its store has failed"),
     }
 }

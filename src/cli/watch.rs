@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
@@ -15,8 +16,8 @@ use crate::client::{EventType, ProfileEvent, WatchFrom, WatchOptions, Watched};
 #[derive(Debug, Args)]
 pub struct WatchArgs {
     /// Only the profiles of this domain.
-    #[arg(default_value = "")]
-    domain: String,
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    domain: Option<String>,
     /// Those of all its subdomains too.
     #[arg(long, requires = "domain")]
     subdomains: bool,
@@ -52,7 +53,7 @@ pub fn run(args: &WatchArgs) -> anyhow::Result<()> {
         let mut watch = client.watch(WatchOptions {
             include_snapshot: args.snapshot && token.is_none(),
             from: token.map_or_else(|| args.from.clone(), WatchFrom::Token),
-            domain: args.domain.clone(),
+            domain: args.domain.clone().unwrap_or_default(),
             include_subdomains: args.subdomains,
             ..WatchOptions::default()
         });

@@ -14,6 +14,7 @@ const CONNECTIONS: RangeInclusive<usize> = 1..=64;
 const RETRIES: RangeInclusive<u32> = 0..=20;
 /// Far below the ten minutes for which a server remembers a request id, so that a repeated write is known.
 const TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(300);
+const ALLOWED_TIMES: &str = "1 ms to 5 min are allowed";
 
 /// How often a connection with calls in flight is probed, and how long it may take to answer.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -80,7 +81,7 @@ impl ClientBuilder {
         check_range(&mut violations, "retries", self.retries, RETRIES);
         for (field, time) in [("deadline", self.deadline), ("connect_timeout", self.connect_timeout)] {
             if !TIMES.contains(&time) {
-                violations.push(Violation::new(field, format!("is {time:?}; 1 ms to 5 min are allowed")));
+                violations.push(Violation::new(field, format!("is {time:?}; {ALLOWED_TIMES}")));
             }
         }
         let endpoint = endpoint(&self.address).map_err(|violation| violations.push(violation)).ok();
@@ -102,6 +103,16 @@ impl ClientBuilder {
         };
         Ok(Client { inner: Arc::new(inner) })
     }
+}
+
+/// Whether a client can be made of the address; else what it must be.
+pub fn check_address(address: &str) -> Result<(), String> {
+    endpoint(address).map(|_| ()).map_err(|violation| violation.description)
+}
+
+/// Whether a call may take so long; else what is allowed.
+pub fn check_deadline(deadline: Duration) -> Result<(), String> {
+    if TIMES.contains(&deadline) { Ok(()) } else { Err(ALLOWED_TIMES.to_owned()) }
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, Violation> {

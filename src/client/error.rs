@@ -35,7 +35,8 @@ pub enum ClientError {
     /// The message is too large, or a token is older than what is kept.
     #[error("out of range: {0}")]
     OutOfRange(Box<Cause>),
-    /// The server has too much to do. Nothing was changed; the same call may work a little later.
+    /// The server has too much to do, or (`DISK_LOW`) no room on its disk for writes. Nothing was changed; the same call may
+    /// work later.
     #[error("overloaded: {0}")]
     Overloaded(Box<Cause>),
     /// The server cannot be reached or does not serve, also after the repetitions. A write may have been made.

@@ -14,7 +14,9 @@
 //! chunk is harmless, but for a change that somebody else made to its profiles in between. With
 //! [`OnConflict::Skip`] its profiles may be counted as skipped instead of written. With [`OnConflict::Fail`] they
 //! are looked at: a profile of a repeated chunk that is reported as taken and is stored exactly as it was sent
-//! counts as written. This is a mistake only if it was stored, with the same content, before the import began.
+//! counts as written. This is a mistake only if it was stored with the same content before its chunk was first sent: before
+//! the import began, by somebody else meanwhile, or from an earlier chunk of this import, so that the second of two equal profiles
+//! is not refused as it would be without a break. What is stored is the same in any case.
 //!
 //! The same goes for an import that goes on where an earlier one, perhaps of another process, broke off:
 //! [`ImportOptions::in_doubt`] says how many of its first profiles that one may have sent.

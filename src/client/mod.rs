@@ -51,6 +51,7 @@ use std::time::Duration;
 
 pub use admin::Answers;
 pub use builder::ClientBuilder;
+pub(crate) use builder::{check_address, check_deadline};
 pub use error::{Cause, ClientError, Violation};
 pub use export::{Export, ExportOptions, Exported};
 pub use import::{Import, ImportOptions, Imported, OnConflict, Refused};

@@ -24,9 +24,9 @@ use crate::model::{
     Change, CommitTime, Domain, DomainKey, Incarnation, IndexKey, ProfileId, Record, Revision, counter_deltas,
 };
 use crate::store::{
-    ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainCount, DomainOrder, DomainPage, Hold,
-    HoldName, Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, Totals,
-    VerifyProgress, VerifyReport,
+    Backup, ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainCount, DomainOrder,
+    DomainPage, Hold, HoldName, Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState,
+    StoreStatus, Totals, VerifyProgress, VerifyReport,
 };
 
 /// A store whose profiles live as long as it does.
@@ -318,6 +318,11 @@ impl Store for MemoryStore {
 
     fn watch_state(&self) -> watch::Receiver<StoreState> {
         self.state.subscribe()
+    }
+
+    async fn backup(&self) -> Result<Backup, StoreError> {
+        self.ensure_open()?;
+        Err(StoreError::NoBackups)
     }
 
     async fn verify_with(&self, progress: VerifyProgress) -> Result<VerifyReport, StoreError> {

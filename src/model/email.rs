@@ -24,6 +24,15 @@ impl Default for Canonicalization {
     }
 }
 
+/// What is wrong with an address whose domain is good.
+const LOCAL_PART: &str =
+    "must be an e-mail address: its local part is 1 to 64 bytes, words joined by single dots, or a quoted string";
+
+fn is_address(ascii_domain_form: &str) -> bool {
+    let options = Options::default().with_no_minimum_sub_domains().without_display_text().without_domain_literal();
+    EmailAddress::parse_with_options(ascii_domain_form, options).is_ok()
+}
+
 /// A valid address in canonical form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Email {
@@ -50,8 +59,17 @@ impl Email {
         let Some((local_part, domain)) = address.rsplit_once('@') else {
             return violation("must be an e-mail address: a local part, @ and a domain".into());
         };
-        let domain = Domain::parse(domain, field)?;
         let composed = composed(local_part);
+        let domain = match Domain::parse(domain, field) {
+            Ok(domain) => domain,
+            Err(mut violations) => {
+                // What is wrong with the other half is told too.
+                if !is_address(&format!("{composed}@a.example")) {
+                    violations.add(field, LOCAL_PART);
+                }
+                return Err(violations);
+            }
+        };
         let ascii_domain_form = format!("{composed}@{domain}");
         if ascii_domain_form.len() > MAX_EMAIL_BYTES {
             return violation(format!(
@@ -59,14 +77,8 @@ impl Email {
                 ascii_domain_form.len()
             ));
         }
-        let options =
-            Options::default().with_no_minimum_sub_domains().without_display_text().without_domain_literal();
-        if EmailAddress::parse_with_options(&ascii_domain_form, options).is_err() {
-            return violation(
-                "must be an e-mail address: its local part is 1 to 64 bytes, words joined by single dots, \
-                 or a quoted string"
-                    .into(),
-            );
+        if !is_address(&ascii_domain_form) {
+            return violation(LOCAL_PART.into());
         }
         let local_part = if settings.fold_local_part {
             // Lower case may undo the composition, so compose again.
@@ -152,6 +164,21 @@ mod tests {
             &long,
         ] {
             assert_eq!(canonical(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn both_halves_are_told_of() {
+        for (address, local_part, domain) in [
+            ("a b@-b.example", true, true),
+            (".a@example.com", true, false),
+            ("@", true, true),
+            ("ada@-b.example", false, true),
+        ] {
+            let wrong = Email::parse(address, Canonicalization::default(), "email").unwrap_err();
+            let of_local_part = wrong.iter().filter(|each| each.description.contains("local part")).count();
+            assert_eq!((of_local_part > 0, wrong.iter().count() > of_local_part), (local_part, domain), "{wrong}");
+            assert!(wrong.iter().all(|each| each.field == "email"), "{wrong}");
         }
     }
 

@@ -17,6 +17,7 @@ mod run;
 pub mod sample;
 pub mod serving;
 mod settings;
+mod settings_layers;
 pub mod stack;
 mod status_page;
 mod store_settings;

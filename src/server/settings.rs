@@ -7,13 +7,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use config::{Config, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
 use super::observe_settings::ObserveSettings;
 use super::otel_variables;
 use super::publish_settings::PublishSettings;
 use super::serving::ServingLimits;
+use super::settings_layers::Layers;
 use super::store_settings::StoreSettings;
 use crate::feed::MAX_WATCHERS;
 use crate::model::Canonicalization;
@@ -253,16 +253,10 @@ pub enum LogFormat {
     Json,
 }
 
-/// What is wrong with the settings.
+/// Everything that is wrong with the settings, one thing a line.
 #[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    /// They cannot be read, or one is unknown or of the wrong type.
-    #[error("the configuration cannot be used: {0}")]
-    Unreadable(#[from] config::ConfigError),
-    /// They can be read, but values are out of bounds: all of them, one a line.
-    #[error("the configuration has values that cannot be used:\n  {}", .0.join("\n  "))]
-    OutOfBounds(Vec<String>),
-}
+#[error("the configuration cannot be used:\n  {}", .0.join("\n  "))]
+pub struct SettingsError(Vec<String>);
 
 impl Settings {
     /// The bounds of the serving loop.
@@ -284,28 +278,25 @@ impl Settings {
     /// Reads the settings from a file, if one is named, and the environment. `overrides` are from the
     /// command line: a dotted key and a value each.
     pub fn load(file: Option<&Path>, overrides: &[(&str, String)]) -> Result<Self, SettingsError> {
-        let mut builder = Config::builder().add_source(Config::try_from(&Self::default())?);
-        let mut standard = Config::builder();
-        for (key, value) in otel_variables::standard().settings {
-            standard = standard.set_override(key, value)?;
+        let mut layers =
+            Layers::over(toml::Table::try_from(Self::default()).expect("the defaults have a form in TOML"));
+        for (setting, value) in otel_variables::standard().settings {
+            layers.text(setting, value, "environment");
         }
-        builder = builder.add_source(standard.build()?);
         if let Some(file) = file {
-            builder = builder.add_source(File::from(file).format(FileFormat::Toml).required(true));
+            layers.file(file);
         }
-        builder = builder.add_source(
-            Environment::with_prefix("PROFILESTORE").prefix_separator("__").separator("__").try_parsing(true),
-        );
-        for (key, value) in overrides {
-            builder = builder.set_override(*key, value.as_str())?;
+        layers.environment(std::env::vars_os());
+        for (setting, value) in overrides {
+            layers.text(setting, value.clone(), "command line");
         }
-        let settings: Self = builder.build()?.try_deserialize()?;
-        settings.check()?;
-        Ok(settings)
+        let (settings, mut wrong) = layers.finish();
+        wrong.extend(settings.out_of_bounds());
+        if wrong.is_empty() { Ok(settings) } else { Err(SettingsError(wrong)) }
     }
 
-    /// Checks all values against their bounds and each other.
-    fn check(&self) -> Result<(), SettingsError> {
+    /// What is wrong with values by their bounds and each other.
+    fn out_of_bounds(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut require = |holds: bool, what: &str| {
             if !holds {
@@ -336,7 +327,7 @@ impl Settings {
         if let Err(error) = log_filter::check(&self.log.filter) {
             require(false, &format!("log.filter cannot be used: {error}"));
         }
-        if wrong.is_empty() { Ok(()) } else { Err(SettingsError::OutOfBounds(wrong)) }
+        wrong
     }
 }
 
@@ -371,14 +362,15 @@ mod tests {
     }
 
     #[test]
-    fn all_values_out_of_bounds_are_reported_at_once() {
-        let error =
-            load_toml("[server]\nlisten = \"0.0.0.0:1\"\n[store]\nrunning_scans = 0\n[log]\nfilter = \"a=b=c\"")
-                .unwrap_err()
-                .to_string();
-        for key in ["server.listen", "store.running_scans", "log.filter"] {
-            assert!(error.contains(key), "{error}");
+    fn everything_that_is_wrong_is_reported_at_once() {
+        let file = "[server]\nlisten = \"0.0.0.0:1\"\n[store]\nrunning_scans = 0\nqueued_commits = true\n\
+                    [log]\nfilter = \"a=b=c\"\n[cache]\nmax_byte = 5\nttl = \"soon\"\n[cash]\nx = 1\ny = 1\n";
+        let error = load_toml(file).unwrap_err().to_string();
+        let settings = ["server.listen", "store.running_scans", "store.queued_commits", "log.filter"];
+        for each in settings.into_iter().chain(["cache.max_byte", "cache.ttl", "cash"]) {
+            assert_eq!(error.matches(each).count(), 1, "{each} in {error}");
         }
+        assert_eq!(error.lines().count(), 8, "{error}");
     }
 
     #[test]

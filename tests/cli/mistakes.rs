@@ -47,6 +47,14 @@ fn wrong_usage_is_2() {
         &["put", "x", "--etag", ""],
         &["delete", "x", "--etag", ""],
         &["count", "--subdomains"],
+        // As an empty variable of a shell gives them; they would mean everything, or nothing that can be.
+        &["count", ""],
+        &["domains", ""],
+        &["watch", ""],
+        &["export", "--domain", ""],
+        &["get", ""],
+        &["put", ""],
+        &["delete", ""],
         &["get", "x", "--timeout", "soon"],
         &["list", "--limit", "-1"],
         &["completions", "nosh"],
@@ -55,8 +63,33 @@ fn wrong_usage_is_2() {
         assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{arguments:?}");
         assert!(ran.err.contains("--help") || ran.err.contains("Usage"), "{ran:?}");
     }
-    let ran = run(&["get", "x", "--addr", "not an address"]);
-    assert!(ran.code == 1 && ran.err.contains("address"), "{ran:?}");
+}
+
+#[test]
+fn where_the_server_is_and_how_long_it_may_take_are_checked_before_it_is_asked() {
+    for (arguments, says) in [
+        (["--addr", "not an address"], "HOST:PORT"),
+        (["--addr", "localhost"], "HOST:PORT"),
+        (["--addr", ""], "HOST:PORT"),
+        (["--timeout", "10m"], "1 ms to 5 min are allowed"),
+        (["--timeout", "0s"], "1 ms to 5 min are allowed"),
+    ] {
+        let ran = run(&[&["get", "x"][..], &arguments].concat());
+        assert_fails(&ran, 2, &[arguments[0], says]);
+        assert!(!ran.err.contains("refused"), "{ran:?}");
+    }
+    let ran: Ran = program().args(["count"]).env("PROFILESTORE_ADDR", "localhost").output().unwrap().into();
+    assert_fails(&ran, 2, &["--addr", "HOST:PORT"]);
+}
+
+#[test]
+fn a_server_without_room_is_not_said_to_be_busy() {
+    let all_that_any_disk_has = [("PROFILESTORE__STORE__MIN_FREE_BYTES", "9000000000000000000")];
+    let server = Server::start_with(&all_that_any_disk_has);
+    let ran = server.run(&["put", "ada"]);
+    assert_fails(&ran, 1, &["disk is nearly full"]);
+    assert!(!ran.err.contains("too much to do") && !ran.err.contains("overloaded"), "{ran:?}");
+    assert_eq!(server.run(&["count"]).out, "0\n");
 }
 
 #[test]

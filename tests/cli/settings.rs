@@ -35,17 +35,57 @@ fn what_is_shown_is_what_would_be_used_and_can_be_fed_back() {
 #[test]
 fn a_bad_configuration_is_78_and_all_of_it_is_reported() {
     let dir = tempfile::tempdir().unwrap();
-    let bad = "[store]\nrunning_scans = 0\n[cache]\nttl = \"0s\"\n[limits]\nconnections = 0\n";
+    let bad = "[store]\nrunning_scans = 0\nqueued_commits = true\n[cache]\nttl = \"0s\"\nmax_byte = 1\n\
+               [limits]\nconnections = 0\n[nonsense]\n";
+    let wrong = [
+        "store.running_scans must be",
+        "store.queued_commits must be",
+        "cache.ttl must be",
+        "cache.max_byte",
+        "limits.connections must be",
+        "nonsense",
+        "email.uniqe",
+        "server.listen",
+    ];
     let file = write(dir.path(), "bad.toml", bad);
     for command in [&["config", "check"][..], &["config", "show"], &["serve"]] {
-        let ran = run(&[command, &["--config", &file]].concat());
+        let mut command = program_with(&[command, &["--config", &file]].concat());
+        command.env("PROFILESTORE__EMAIL__UNIQE", "true").env("PROFILESTORE__SERVER__LISTEN", "nowhere");
+        let ran: Ran = command.output().unwrap().into();
         assert_eq!((ran.code, ran.out.as_str()), (78, ""), "{ran:?}");
-        for key in ["store.running_scans", "cache.ttl", "limits.connections"] {
-            assert!(ran.err.contains(key), "{key} in {ran:?}");
+        for each in wrong {
+            assert!(ran.err.contains(each), "{each} in {ran:?}");
         }
+        assert_eq!(ran.err.lines().count(), 1 + wrong.len(), "{ran:?}");
     }
     let unknown = run(&["config", "check", "--config", &write(dir.path(), "c.toml", "[cache]\nmax_byte = 1\n")]);
     assert!(unknown.code == 78 && unknown.err.contains("max_byte"), "{unknown:?}");
     let absent = run(&["config", "check", "--config", "/nowhere/at-all.toml"]);
     assert!(absent.code == 78 && absent.err.contains("at-all.toml"), "{absent:?}");
+}
+
+#[test]
+fn flags_go_before_the_environment() {
+    let mut command = program_with(&["config", "show", "--data-dir", "flag"]);
+    let command = command.env("PROFILESTORE__STORE__DATA_DIR", "007").env("PROFILESTORE__CACHE__TTL", "7s");
+    let settings: toml::Table = Ran::from(command.output().unwrap()).out.parse().unwrap();
+    assert_eq!(settings["store"]["data_dir"].as_str(), Some("flag"));
+    assert_eq!(settings["cache"]["ttl"].as_str(), Some("7s"));
+    let mut command = program_with(&["config", "show"]);
+    let shown: Ran = command.env("PROFILESTORE__STORE__DATA_DIR", "007").output().unwrap().into();
+    assert!(shown.out.contains("data_dir = \"007\""), "{shown:?}");
+}
+
+#[test]
+fn a_mistake_in_the_line_of_a_password_does_not_show_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write(dir.path(), "a.toml", "[publish]\nurl = \"nats://u:geheim@h:4222\n");
+    let ran = run(&["config", "check", "--config", &file]);
+    assert!(ran.code == 78 && ran.err.contains("a.toml, line 2") && !ran.err.contains("geheim"), "{ran:?}");
+}
+
+fn program_with(arguments: &[&str]) -> Command {
+    let mut command = program();
+    command.args(arguments);
+    command
 }

@@ -7,8 +7,8 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use profilestore::engine::EngineRules;
-use profilestore::model::limits::MAX_COMMIT_WRITES;
-use profilestore::model::{Outcome, Precondition, Rejection};
+use profilestore::model::limits::{MAX_BATCH_BYTES, MAX_COMMIT_WRITES};
+use profilestore::model::{Canonicalization, Draft, Outcome, Precondition, Profile, Rejection, Write};
 use profilestore::store::{Clock, Commit, CommitMode, Scope, Store, StoreError};
 
 use crate::common::profiles::*;
@@ -226,4 +226,27 @@ pub async fn a_commit_of_too_many_writes_is_refused_and_changes_nothing<K: Stack
     assert_eq!(store.count(&Scope::All).await.unwrap(), 0);
     store.commit(Commit::all(writes(MAX_COMMIT_WRITES))).await.unwrap();
     assert_eq!(store.count(&Scope::All).await.unwrap(), MAX_COMMIT_WRITES as u64);
+}
+
+pub async fn a_commit_that_is_too_large_is_refused_and_changes_nothing<K: Stack>() {
+    let stack = K::open(Default::default()).await;
+    let store = stack.store();
+    let large = |number: usize| {
+        let attributes = (0..15).map(|key| (key.to_string(), "x".repeat(1024))).collect();
+        let profile = Profile { id: number.to_string(), attributes, ..Profile::default() };
+        Write::put(Draft::from_profile(profile, Canonicalization::default(), "profile").unwrap(), Precondition::None)
+    };
+    let writes = |count: usize| (0..count).map(large).collect();
+    for commit in [Commit::all(writes(MAX_COMMIT_WRITES)), Commit::each(writes(MAX_COMMIT_WRITES))] {
+        match store.commit(commit).await {
+            Err(StoreError::TooLarge { bytes, limit }) => {
+                assert!(bytes > limit && limit >= MAX_BATCH_BYTES, "{bytes} of {limit}");
+                assert_eq!(store.count(&Scope::All).await.unwrap(), 0);
+            }
+            // An engine may take whatever comes; one that writes it down as a whole does not.
+            made => assert!(!K::DURABLE && made.unwrap().iter().all(Result::is_ok)),
+        }
+    }
+    store.commit(Commit::all(writes(MAX_BATCH_BYTES / (16 * 1024)))).await.unwrap();
+    assert!(store.count(&Scope::All).await.unwrap() >= 64);
 }

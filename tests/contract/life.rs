@@ -83,6 +83,8 @@ pub async fn after_closing_every_method_says_so<K: Stack>() {
     assert_eq!(store.release_hold(&name).await, Err(StoreError::Closed));
     assert_eq!(store.holds().await, Err(StoreError::Closed));
     assert_eq!(store.verify().await, Err(StoreError::Closed));
+    assert_eq!(store.backup().await.unwrap_err(), StoreError::Closed);
+    assert_eq!(store.disk_bytes().await, Err(StoreError::Closed));
 }
 
 pub async fn a_second_close_does_nothing<K: Stack>() {

@@ -171,3 +171,22 @@ pub async fn of_simultaneous_repetitions_one_is_made<K: Stack>() {
     let made = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Stored(_))).count();
     assert_eq!((made, name(stack.store(), "a").await.as_deref()), (1, Some("+")));
 }
+
+pub async fn a_request_is_forgotten_when_a_million_others_were_made<K: Stack>() {
+    let stack = K::open(Default::default()).await;
+    let store = stack.store();
+    let request = || Commit::all(vec![append("a", "+", Precondition::None)]).for_request(mark(0, 7));
+    // Each id that was made for one counts as another.
+    let made_ids: Box<[ProfileId]> = vec![id("i"); 49_999].into();
+    store.commit(request()).await.unwrap();
+    for number in 1..=20 {
+        let again = store.commit(request()).await.unwrap().pop().unwrap().unwrap();
+        assert!(repeated(&again).is_some(), "after {} others", (number - 1) * 50_000);
+        let others =
+            mark(u8::try_from(number).unwrap(), 7).map(|mark| RequestMark { made_ids: made_ids.clone(), ..mark });
+        store.commit(Commit::all(vec![delete("none")]).for_request(others)).await.unwrap();
+    }
+    let anew = store.commit(request()).await.unwrap().pop().unwrap().unwrap();
+    assert!(matches!(anew, Outcome::Stored(_)), "{anew:?}");
+    assert_eq!(name(store, "a").await.as_deref(), Some("++"));
+}

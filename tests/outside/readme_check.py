@@ -1,8 +1,9 @@
-"""Pastes what README.md offers for pasting: every grpcurl line, the Python client, the command line,
-and the example that watches."""
+"""Pastes what README.md offers for pasting: the first command, every grpcurl line, the Python client, the command
+line, and the example that watches."""
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,41 @@ def run(server: Server, command: list[str], text: str) -> subprocess.CompletedPr
         timeout=60,
         env=os.environ | {"PATH": path, "PYTHONPATH": FOLDER},
     )
+
+
+def check_first_command(checks: Checks) -> None:
+    """What a newcomer pastes first builds, loads, serves and is ended by Ctrl-C; only its folder and ports are ours."""
+    command = next((text.strip() for text in blocks("sh") if text.startswith("cargo run ")), "")
+    profiles = re.search(r"--sample (\d+)", command)
+    if not checks.that(profiles is not None, "the README's first command serves a sample"):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "PROFILESTORE__SERVER__LISTEN": "127.0.0.1:0",
+            "PROFILESTORE__SERVER__ADMIN_LISTEN": "127.0.0.1:0",
+            "PROFILESTORE__STORE__DATA_DIR": f"{folder}/data",
+        }
+        # cargo becomes the server, so the signal is the server's.
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {command}"],
+            cwd=REPOSITORY,
+            env=clean_environment(settings),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        try:
+            ready = process.stdout.readline()
+            checks.that(
+                ready.startswith("profilestore is ready") and f"profiles={profiles[1]}" in ready,
+                f"{command!r} says {ready!r}",
+            )
+            process.send_signal(signal.SIGINT)
+            checks.equal(process.wait(timeout=60), 0, "exit code after Ctrl-C")
+        finally:
+            process.kill()
+            process.wait()
 
 
 def check_grpcurl(checks: Checks, server: Server) -> None:
@@ -106,6 +142,7 @@ def check_python(checks: Checks, server: Server) -> None:
 def main() -> None:
     """All of the README's blocks against one server with the sample that it asks for, made smaller."""
     checks = Checks("readme_check")
+    check_first_command(checks)
     with Server("--sample", str(SAMPLE)) as server:
         check_grpcurl(checks, server)
         check_python(checks, server)

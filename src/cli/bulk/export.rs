@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use futures_util::StreamExt;
 
 use super::Format;
@@ -17,7 +18,7 @@ use crate::client::{Client, ExportOptions, Profile};
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     /// Only the profiles of this domain.
-    #[arg(long, value_name = "DOMAIN")]
+    #[arg(long, value_name = "DOMAIN", value_parser = NonEmptyStringValueParser::new())]
     domain: Option<String>,
     /// Those of all its subdomains too.
     #[arg(long, requires = "domain")]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -191,9 +192,9 @@ impl ImportArgs {
         let lock = file.try_clone()?;
         let metadata = file.metadata()?;
         let rejects = self.rejects.clone().unwrap_or_else(|| beside(&self.file, ".rejects"));
-        self.check_rejects(&rejects)?;
-        let binding = self.binding(&metadata, format, &rejects);
         let progress_file = ProgressFile::of(&self.file);
+        self.check_rejects(&rejects, &progress_file)?;
+        let binding = self.binding(&metadata, format, &rejects);
         let before = progress_file.load(&self.file, &binding)?;
         let mut source = self.open(file.try_clone()?, format)?;
         let in_doubt = before.as_ref().map_or(0, |progress| progress.in_flight);
@@ -211,6 +212,8 @@ impl ImportArgs {
                 (progress, rejects)
             }
         };
+        // Now that there is one for sure, by whatever name it goes.
+        self.check_rejects(rejects.path(), &progress_file)?;
         let meter = Meter::new(Some(metadata.len()), progress.written + progress.skipped + progress.rejected);
         meter.begin_at(progress.place.offset);
         let batches = source.start(progress.ids)?;
@@ -219,10 +222,12 @@ impl ImportArgs {
         Ok(Prepared { batches, course, meter, in_doubt, lock: Some(lock) })
     }
 
-    /// What is removed at the beginning, and written, must not be a file of another purpose.
-    fn check_rejects(&self, rejects: &Path) -> anyhow::Result<()> {
-        let same = |a: &Path, b: &Path| fs::canonicalize(a).is_ok_and(|a| fs::canonicalize(b).is_ok_and(|b| a == b));
-        if same(rejects, &self.file) || rejects == beside(&self.file, ".progress") {
+    /// What is emptied at the beginning, and written, must not be a file of another purpose.
+    fn check_rejects(&self, rejects: &Path, progress: &ProgressFile) -> anyhow::Result<()> {
+        let identity = |path: &Path| fs::metadata(path).ok().map(|there| (there.dev(), there.ino()));
+        let is_rejects =
+            |path: &Path| path == rejects || identity(path).is_some_and(|it| identity(rejects) == Some(it));
+        if is_rejects(&self.file) || progress.paths().into_iter().any(is_rejects) {
             let file = rejects.display();
             return Err(
                 WrongUsage(format!("the rejected lines cannot be written to {file}, which has another use")).into()

@@ -1,11 +1,13 @@
 //! A profile as one line of JSON, in the proto's JSON form.
 //!
-//! Names may be camelCase or snake_case; unknown names are refused; null is as good as nothing. What only the server decides (domain, etag and
+//! Names may be camelCase or snake_case; unknown names are refused, and those that stand twice, of attributes too; null is as good as nothing. What only the server decides (domain, etag and
 //! times) is written on demand, and read and ignored. No error text repeats what stands in the line.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::client::Profile;
 
@@ -19,7 +21,7 @@ struct Given {
     #[serde(default, alias = "display_name")]
     display_name: Option<String>,
     #[serde(default)]
-    attributes: Option<BTreeMap<String, String>>,
+    attributes: Option<Attributes>,
     #[serde(default)]
     etag: Option<String>,
     #[serde(default, rename = "domain")]
@@ -28,6 +30,37 @@ struct Given {
     _create_time: Option<String>,
     #[serde(default, rename = "updateTime", alias = "update_time")]
     _update_time: Option<String>,
+}
+
+/// Attributes, each once: of two values for one key nobody could say which is meant.
+struct Attributes(BTreeMap<String, String>);
+
+const TWICE: &str = "an attribute twice";
+
+impl<'de> Deserialize<'de> for Attributes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfMap;
+
+        impl<'de> Visitor<'de> for OfMap {
+            type Value = Attributes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Attributes, A::Error> {
+                let mut attributes = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry()? {
+                    if attributes.insert(key, value).is_some() {
+                        return Err(A::Error::custom(TWICE));
+                    }
+                }
+                Ok(Attributes(attributes))
+            }
+        }
+
+        deserializer.deserialize_map(OfMap)
+    }
 }
 
 #[derive(Serialize)]
@@ -62,7 +95,7 @@ pub fn parse(json: &[u8]) -> Result<Profile, String> {
         id: given.id.unwrap_or_default(),
         email: given.email.unwrap_or_default(),
         display_name: given.display_name.unwrap_or_default(),
-        attributes: given.attributes.unwrap_or_default(),
+        attributes: given.attributes.map(|attributes| attributes.0).unwrap_or_default(),
         etag: given.etag.unwrap_or_default(),
         ..Profile::default()
     })
@@ -73,7 +106,7 @@ pub fn parse_attributes(json: &str) -> Result<BTreeMap<String, String>, String> 
     if !json.trim_start().starts_with('{') {
         return Err("is not a JSON object".to_owned());
     }
-    serde_json::from_str(json).map_err(|error| describe(&error))
+    serde_json::from_str(json).map(|Attributes(attributes)| attributes).map_err(|error| describe(&error))
 }
 
 /// serde's text without the values that it quotes: it names types and unknown fields, whose values may be personal.
@@ -87,6 +120,9 @@ fn describe(error: &serde_json::Error) -> String {
         // Anything else may be a value at the place of a name.
         let name = if is_a_name { format!(" {name:?},") } else { String::new() };
         return format!("has {kind},{name} {place}");
+    }
+    if text.starts_with(TWICE) {
+        return format!("has {TWICE}, {place}");
     }
     match error.classify() {
         serde_json::error::Category::Eof => format!("ends too early, {place}"),
@@ -161,6 +197,7 @@ mod tests {
             (r#"{"id":"a","secret@a.example":""}"#, "has an unknown field, at column 28"),
             (r#"{"id":"a","id":"secret"}"#, "has twice the field, \"id\", at column 14"),
             (r#"{"id":7,"email":"secret"}"#, "has a value of the wrong type at column 7"),
+            (r#"{"attributes":{"secret":"","secret":""}}"#, "has an attribute twice, at column 39"),
             (r#"{"attributes":{"secret":["secret"]}}"#, "has a value of the wrong type"),
             ("[]", "is not a JSON object"),
             ("", "is not a JSON object"),

@@ -160,6 +160,11 @@ impl ProgressFile {
         Self { next: beside(&path, ".tmp"), path }
     }
 
+    /// Where it is, and where the next one is written.
+    pub fn paths(&self) -> [&Path; 2] {
+        [&self.path, &self.next]
+    }
+
     /// The progress of an import that broke off; it must be bound to the same things.
     pub fn load(&self, input: &Path, binding: &Binding) -> anyhow::Result<Option<Progress>> {
         let path = self.path.display();

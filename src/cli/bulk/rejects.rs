@@ -169,7 +169,8 @@ impl Drop for Rejects {
     /// Under the lock, so that it is not somebody else's. One that cannot be removed is empty.
     fn drop(&mut self) {
         if self.bytes == 0 && !self.is_device && self.file.is_some() {
-            let _ = fs::remove_file(&self.path);
+            // Behind a link, the file and not the link.
+            let _ = fs::canonicalize(&self.path).and_then(fs::remove_file);
         }
     }
 }
