@@ -109,6 +109,7 @@ fn token(call: CallFingerprint, place: &Place) -> String {
 fn refused(error: FeedError, call: CallFingerprint) -> RpcError {
     match error {
         FeedError::TooManyWatchers { limit } => RpcError::TooManyWatchers { limit },
+        FeedError::LeftToOthers { limit } => RpcError::WatchersLeftToOthers { limit },
         FeedError::Store(StoreError::Truncated { oldest }) => {
             RpcError::FeedTruncated { oldest_token: token(call, &Place::Changes(oldest)) }
         }
