@@ -37,6 +37,7 @@ use self::standing::Standings;
 use self::tail::Tail;
 use self::topics::Topics;
 use crate::model::CommitTime;
+use crate::store::places::{self, NoPlace, Places};
 use crate::store::{ChangeBounds, Hold, Position, Store, StoreError};
 
 /// The bounds of one message, and so of what is read for one.
@@ -52,6 +53,12 @@ pub enum FeedError {
     #[error("there are {limit} watchers already")]
     TooManyWatchers {
         /// The bound.
+        limit: usize,
+    },
+    /// There is room, but no more than who asks has watchers already.
+    #[error("of {limit} watchers the rest is for others")]
+    LeftToOthers {
+        /// The bound on all.
         limit: usize,
     },
     /// The store failed, or the watcher's place is no longer kept.
@@ -87,15 +94,18 @@ struct Shared<S> {
     tail: Mutex<Tail>,
     /// Wakes the watchers when the tail has something for them.
     topics: Arc<Topics>,
-    /// The number of watchers.
+    places: Arc<Places>,
+    /// The number of watchers, for who waits for one.
     watchers: watch::Sender<usize>,
-    max_watchers: usize,
     standings: Arc<Standings>,
     closing: CancellationToken,
 }
 
 /// A place among the watchers, given back when it is dropped.
-struct Registration<S>(Arc<Shared<S>>);
+struct Registration<S>(
+    Arc<Shared<S>>,
+    #[expect(dead_code, reason = "it is given back when it is dropped")] places::Place,
+);
 
 impl<S: Store> Feed<S> {
     /// The feed of a store, for at most so many watchers at a time.
@@ -110,8 +120,8 @@ impl<S: Store> Feed<S> {
             store,
             tail: Mutex::new(Tail::new(head)),
             topics: Arc::default(),
+            places: Places::new(max_watchers),
             watchers: watch::Sender::new(0),
-            max_watchers,
             standings: Arc::default(),
             closing: closing.clone(),
         });
@@ -188,7 +198,7 @@ impl<S: Store> Feed<S> {
 
     /// The most watchers at a time.
     pub fn max_watchers(&self) -> usize {
-        self.shared.max_watchers
+        self.shared.places.limit()
     }
 
     /// Cancelled, it asks all watches to end with what is there then, and keeps new ones out.
@@ -200,13 +210,13 @@ impl<S: Store> Feed<S> {
         if self.shared.closing.is_cancelled() {
             return Err(StoreError::Closed.into());
         }
-        let limit = self.shared.max_watchers;
-        let registered = self.shared.watchers.send_if_modified(|watchers| {
-            let room = *watchers < limit;
-            *watchers += usize::from(room);
-            room
-        });
-        if registered { Ok(Registration(self.shared.clone())) } else { Err(FeedError::TooManyWatchers { limit }) }
+        let limit = self.max_watchers();
+        let place = self.shared.places.take().map_err(|none| match none {
+            NoPlace::Full => FeedError::TooManyWatchers { limit },
+            NoPlace::LeftToOthers => FeedError::LeftToOthers { limit },
+        })?;
+        self.shared.watchers.send_modify(|watchers| *watchers += 1);
+        Ok(Registration(self.shared.clone(), place))
     }
 }
 

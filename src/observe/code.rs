@@ -34,6 +34,8 @@ impl Code {
     pub const CANCELLED: Self = Self(1);
     /// It ended without a status.
     pub const UNKNOWN: Self = Self(2);
+    /// Its caller's time was over.
+    pub const DEADLINE_EXCEEDED: Self = Self(4);
     /// It met a defect of the server.
     pub const INTERNAL: Self = Self(13);
     /// The server gave it up.

@@ -79,6 +79,12 @@ impl Method {
         self.kind() == "unary"
     }
 
+    /// Whether it goes on until its caller or the server goes away, so that neither is to blame for its end.
+    pub fn is_open_ended(self) -> bool {
+        // WatchProfiles, health's Watch, and reflection.
+        matches!(self.0, 13 | 19 | 21 | 22)
+    }
+
     /// Its number, less than [`Method::COUNT`].
     pub fn number(self) -> usize {
         usize::from(self.0)
@@ -142,6 +148,12 @@ mod tests {
         for method in Method::all() {
             assert_eq!(method.is_ours(), method.service().starts_with("profilestore."), "{method:?}");
         }
+    }
+
+    #[test]
+    fn calls_without_an_end_of_their_own_are_told_from_those_with_one() {
+        let open: Vec<_> = Method::all().filter(|method| method.is_open_ended()).map(Method::name).collect();
+        assert_eq!(open, ["WatchProfiles", "Watch", "ServerReflectionInfo", "ServerReflectionInfo"]);
     }
 
     #[test]

@@ -73,6 +73,12 @@ pub enum RpcError {
         /// The bound.
         limit: usize,
     },
+    /// The connection has as many watchers as it leaves places for others.
+    #[error("the connection has too many watchers")]
+    WatchersLeftToOthers {
+        /// The bound on all.
+        limit: usize,
+    },
     /// The request is not the message that it should be.
     #[error("{0}")]
     Malformed(prost::DecodeError),
@@ -151,6 +157,15 @@ impl RpcError {
             Self::FeedTruncated { oldest_token } => feed_truncated().with("oldest_token", oldest_token),
             Self::TooManyWatchers { limit } => {
                 let message = format!("there are {limit} watchers already; repeat a little later");
+                Answer::new(Code::ResourceExhausted, "OVERLOADED", message)
+                    .with("limit", limit)
+                    .retry_after(RETRY_WHEN_UNAVAILABLE)
+            }
+            Self::WatchersLeftToOthers { limit } => {
+                let message = format!(
+                    "of {limit} watchers a connection has at most as many as it leaves to others; \
+                     use another connection, or repeat later"
+                );
                 Answer::new(Code::ResourceExhausted, "OVERLOADED", message)
                     .with("limit", limit)
                     .retry_after(RETRY_WHEN_UNAVAILABLE)

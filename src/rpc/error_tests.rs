@@ -109,6 +109,10 @@ fn table() -> Vec<(RpcError, Row)> {
             Row { metadata: &[("limit", "5")], retry: true, ..row(ResourceExhausted, "OVERLOADED") },
         ),
         (
+            RpcError::WatchersLeftToOthers { limit: 5 },
+            Row { metadata: &[("limit", "5")], retry: true, ..row(ResourceExhausted, "OVERLOADED") },
+        ),
+        (
             RpcError::Store(StoreError::InvalidPosition),
             Row { fields: &["resume_token"], ..row(InvalidArgument, "INVALID_PAGE_TOKEN") },
         ),

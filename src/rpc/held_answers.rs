@@ -203,7 +203,7 @@ where
         // HTTP/2 asks for the message when the client takes more, which may be never: it is there, and counts, from now
         // on. Nobody is woken by this look; a body that is not ready is looked at again.
         let body = response.body_mut();
-        if let Poll::Ready(first) = Pin::new(&mut body.body).poll_frame(&mut Context::from_waker(Waker::noop())) {
+        if let Poll::Ready(first) = body.poll_inner(&mut Context::from_waker(Waker::noop())) {
             match body.charged(first) {
                 Ok(first) => body.first = Some(first),
                 Err(refused) => return Poll::Ready(Ok(refused.into_http())),
@@ -266,6 +266,20 @@ impl<R: Body> HeldBody<R> {
     }
 }
 
+impl<R> HeldBody<R>
+where
+    R: Body<Data: Into<Message>> + Unpin,
+{
+    /// Polls the body for its connection.
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Polled<R::Error>> {
+        let body = Pin::new(&mut self.body);
+        match &self.holder {
+            Some(holder) => holder.connection.asker.around(|| body.poll_frame(cx)),
+            None => body.poll_frame(cx),
+        }
+    }
+}
+
 impl<R: Body + Default> Default for HeldBody<R> {
     fn default() -> Self {
         Self { body: LaneBody::default(), holder: None, first: None, is_over: false }
@@ -288,7 +302,7 @@ where
         if let Some(first) = this.first.take() {
             return Poll::Ready(first);
         }
-        let polled = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let polled = ready!(this.poll_inner(cx));
         Poll::Ready(this.charged(polled).unwrap_or_else(|refused| {
             this.is_over = true;
             Some(Ok(Frame::trailers(trailers(refused))))

@@ -1,4 +1,5 @@
-//! What one connection holds of what all connections share: bytes of requests, and bytes of answers.
+//! What one connection holds of what all connections share: bytes of requests, and bytes of answers. Places that are
+//! counted, such as watchers', are shared by [`places`](crate::store::places), which knows a connection by its asker.
 //!
 //! With a bound on all together only, one client could deny everybody else. So a connection may hold no more than a part
 //! of what is left: one that holds nothing finds room, a lone one gets a fifth of everything, and however many are
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use super::held_answers::HeldAnswers;
+use crate::store::places::Asker;
 
 /// A connection may hold what is left divided by this.
 const PART: usize = 4;
@@ -31,12 +33,15 @@ pub struct Connection {
     pub answers: AtomicUsize,
     /// The bytes of its requests that are charged.
     pub requests: AtomicUsize,
+    /// Who asks for what its calls need.
+    pub asker: Asker,
 }
 
 impl Connection {
     /// A connection that holds nothing.
     pub fn new(all_answers: Arc<HeldAnswers>) -> Arc<Self> {
-        Arc::new(Self { all_answers, answers: AtomicUsize::new(0), requests: AtomicUsize::new(0) })
+        let none = || AtomicUsize::new(0);
+        Arc::new(Self { all_answers, answers: none(), requests: none(), asker: Asker::new_one() })
     }
 }
 
@@ -47,8 +52,12 @@ pub fn is_fair(own: usize, more: usize, all: usize, limit: usize) -> bool {
 
 /// Runs `poll` for a call of this connection.
 pub fn around<T>(connection: &mut Option<Arc<Connection>>, poll: impl FnOnce() -> T) -> T {
+    let asker = connection.as_ref().map(|connection| connection.asker);
     CURRENT.set(connection.take());
-    let polled = poll();
+    let polled = match asker {
+        Some(asker) => asker.around(poll),
+        None => poll(),
+    };
     *connection = CURRENT.take();
     polled
 }

@@ -1,16 +1,17 @@
 //! `WatchProfiles`: a feed's messages with their tokens, heartbeats, and the end when the server drains.
 //!
-//! The first response comes at once, so that a watcher has a token from the beginning. The next message is made when the
-//! transport takes it, so a slow watcher costs no more than one.
+//! The first response comes at once, or when its read waits, as the first heartbeat, so that a watcher has a token from the
+//! beginning. The next message is made when the transport takes it, so a slow watcher costs no more than one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 use super::error::RpcError;
+use super::heartbeats::{HEARTBEAT, Heartbeats, heartbeat};
 use super::page_token::{CallFingerprint, PageToken};
 use super::request::scope_fingerprint;
 use super::wire;
@@ -21,8 +22,6 @@ use crate::pb::WatchStart;
 use crate::pb::watch_profiles_request::Start;
 use crate::store::{Cursor, Position, Store, StoreError};
 
-/// A stream without events sends a fresh token so often.
-const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a draining server goes on to send a watcher what it has not seen.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -40,10 +39,16 @@ pub async fn watch<S: Store>(
         Beginning::After(place) => feed.watch_from(filter, place).await,
     };
     let subscription = begun.map_err(|error| refused(error, call))?;
-    let mut watch = Watch { subscription, call, sent: Instant::now(), end: None, over: false };
-    // Here and not in the stream: a token that is no good fails the call itself.
-    let first = watch.first().await?;
-    let rest = stream::try_unfold(watch, |mut watch| async move { Ok(Some((watch.next().await?, watch))) });
+    let beginning = token(call, subscription.place());
+    let watch = Watch { subscription, call, sent: Instant::now(), begun: false, end: None, over: false };
+    let mut responses =
+        Box::pin(stream::try_unfold(watch, |mut watch| async move { Ok(Some((watch.next().await?, watch))) }));
+    // Here and not in the stream: a token that is no good fails the call itself, unless it takes long to find out.
+    let first = match timeout(HEARTBEAT, responses.next()).await {
+        Ok(first) => first.ok_or(StoreError::Closed)??,
+        Err(_) => heartbeat(&beginning),
+    };
+    let rest = Heartbeats::after(first.resume_token.clone(), responses);
     Ok(stream::once(async { Ok(first) }).chain(rest))
 }
 
@@ -109,6 +114,7 @@ fn token(call: CallFingerprint, place: &Place) -> String {
 fn refused(error: FeedError, call: CallFingerprint) -> RpcError {
     match error {
         FeedError::TooManyWatchers { limit } => RpcError::TooManyWatchers { limit },
+        FeedError::LeftToOthers { limit } => RpcError::WatchersLeftToOthers { limit },
         FeedError::Store(StoreError::Truncated { oldest }) => {
             RpcError::FeedTruncated { oldest_token: token(call, &Place::Changes(oldest)) }
         }
@@ -123,6 +129,8 @@ struct Watch<S> {
     call: CallFingerprint,
     /// When the last response was made.
     sent: Instant,
+    /// The first response was made.
+    begun: bool,
     /// When the server, which drains, sends no more.
     end: Option<Instant>,
     /// The last response was made.
@@ -140,6 +148,9 @@ impl<S: Store> Watch<S> {
 
     /// The next response; a heartbeat when there is nothing else.
     async fn next(&mut self) -> Result<wire::WatchProfilesResponse, RpcError> {
+        if !std::mem::replace(&mut self.begun, true) {
+            return self.first().await;
+        }
         if self.over {
             return Err(StoreError::Closed.into());
         }
@@ -202,6 +213,19 @@ mod tests {
     use crate::engine::memory::MemoryStore;
     use crate::model::{Canonicalization, Draft, Precondition, Profile, Write};
     use crate::store::{Commit, NoObserver, PageBounds};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_watch_sends_a_token_each_second_neither_sooner_nor_later() {
+        let store = Arc::new(MemoryStore::new(EngineRules::default(), Arc::new(NoObserver)));
+        let feed = Arc::new(Feed::start(store, 10));
+        let mut responses = Box::pin(watch(feed.clone(), pb::WatchProfilesRequest::default()).await.unwrap());
+        let begun = Instant::now();
+        for second in 0..10 {
+            assert!(responses.next().await.unwrap().unwrap().events.is_empty());
+            let elapsed = begun.elapsed().as_millis() as u64;
+            assert!((second * 1000..=second * 1010).contains(&elapsed), "{second}: {elapsed} ms");
+        }
+    }
 
     #[tokio::test]
     async fn a_snapshot_token_whose_cursor_is_of_another_list_is_refused() {

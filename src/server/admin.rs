@@ -3,6 +3,7 @@
 //! `connections` bounds what its clients may take: nobody has to say who he is here.
 
 mod connections;
+mod seats;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -12,6 +12,7 @@ mod error;
 mod hold;
 mod observer;
 mod page;
+pub mod places;
 pub mod source;
 mod verification;
 

@@ -1,6 +1,6 @@
 //! The log while the server runs: its filter, its lines about calls, and what is never in it.
 
-use profilestore::pb::GetProfileRequest;
+use profilestore::pb::{ExportProfilesRequest, GetProfileRequest, WatchProfilesRequest};
 use rustix::process::Signal;
 use tonic::{Code, Request};
 
@@ -47,7 +47,20 @@ fn a_call_that_fails_by_the_servers_fault_leaves_a_line_and_a_callers_mistake_no
     });
     let line = server.wait_for_line("a call failed", |_| true);
     assert_eq!((line["method"].as_str(), line["code"].as_str()), (Some("unknown/unknown"), Some("Unimplemented")));
-    assert_eq!(server.lines("a call failed").len(), 1);
+    server.block_on(async {
+        let mut request = Request::new(WatchProfilesRequest::default());
+        request.set_timeout(std::time::Duration::from_millis(50));
+        let mut watch = server.profiles().watch_profiles(request).await.unwrap().into_inner();
+        let ended = loop {
+            if let Err(ended) = watch.message().await {
+                break ended;
+            }
+        };
+        assert_eq!(ended.code(), Code::DeadlineExceeded);
+        fail(&server).await;
+    });
+    wait_until("the line of the later call", || server.lines("a call failed").len() > 1);
+    assert_eq!(server.lines("a call failed").len(), 2, "the end of a watch is no failure");
     assert_eq!(server.lines("a call was slow").len(), 0);
     assert!(!server.log_text().contains("NameOfNobody"));
 }
@@ -89,6 +102,23 @@ fn a_storm_of_slow_calls_leaves_few_lines_that_count_the_others_and_hides_no_cal
 }
 
 #[test]
+fn a_long_stream_leaves_a_line_and_a_watch_none() {
+    let server = Observed::start(&[ALL_ARE_SLOW]);
+    server.block_on(async {
+        let mut profiles = server.profiles();
+        drop(profiles.watch_profiles(WatchProfilesRequest::default()).await.unwrap());
+        let mut export = profiles.export_profiles(ExportProfilesRequest::default()).await.unwrap().into_inner();
+        while export.message().await.unwrap().is_some() {}
+    });
+    let line = server.wait_for_line("a long call has ended", |_| true);
+    assert_eq!(
+        (line["method"].as_str(), line["code"].as_str()),
+        (Some("profilestore.v1.ProfileService/ExportProfiles"), Some("OK"))
+    );
+    assert!(!server.log_text().contains("WatchProfiles"));
+}
+
+#[test]
 fn a_hang_up_takes_the_filter_of_the_configuration_and_a_bad_one_changes_nothing() {
     let server = Observed::start(&[ALL_ARE_SLOW]);
     let config = server.dir.path().join("config.toml");
@@ -115,6 +145,26 @@ fn a_hang_up_takes_the_filter_of_the_configuration_and_a_bad_one_changes_nothing
     server.wait_for_line("the log filter was changed", |line| line["filter"] == "info");
     assert_eq!(call(), Code::NotFound);
     wait_until("a line again", || server.lines("a call was slow").len() > lines);
+}
+
+#[test]
+fn what_is_said_again_and_again_is_counted_and_the_count_is_said() {
+    let server = Observed::start(&[]);
+    std::fs::write(server.dir.path().join("config.toml"), "[log]\nfilter = \"a=b=c\"\n").unwrap();
+    let repeated = "the settings were read again and cannot be used; nothing was changed";
+    let mut said_at_first = 0;
+    wait_until("the count of what was left out", || {
+        server.signal(Signal::HUP);
+        let counted = server.lines("lines like the next one were left out");
+        if counted.is_empty() {
+            said_at_first = server.lines(repeated).len();
+        }
+        !counted.is_empty()
+    });
+    let line = server.wait_for_line("lines like the next one were left out", |_| true);
+    assert!(line["left_out"].as_u64() > Some(0) && line["place"].as_str() > Some("profilestore"), "{line}");
+    // Those that pass in one window, and perhaps the one behind the count.
+    assert!((1..=21).contains(&said_at_first), "{said_at_first} lines of one kind");
 }
 
 #[test]

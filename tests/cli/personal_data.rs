@@ -1,6 +1,8 @@
 //! What a server tells about itself (its log at every level, its traces, its metrics, its pages) never tells about
 //! a profile.
 
+use std::collections::BTreeSet;
+
 use profilestore::pb::admin_service_client::AdminServiceClient;
 use profilestore::pb::*;
 use tonic::Request;
@@ -31,7 +33,7 @@ fn secret_profile(number: usize) -> Profile {
     }
 }
 
-/// Calls of every kind, good and bad, with what must not be told in every place that takes it.
+/// Calls of every kind (a test holds this to the server's figures), good and bad, with what must not be told in every place that takes it.
 async fn broad_run(server: &Observed) {
     let mut profiles = server.profiles();
     for number in 0..20 {
@@ -96,7 +98,23 @@ async fn broad_run(server: &Observed) {
     while export.message().await.unwrap().is_some() {}
     let delete = DeleteProfileRequest { id: "subject-7".into(), ..Default::default() };
     profiles.delete_profile(delete).await.unwrap();
+    for id in ["subject-8", "zyxbroken id", "nobody"] {
+        let _ = profiles.get_profile(GetProfileRequest { id: id.into(), ..Default::default() }).await;
+    }
+    let write = |profile| ProfileWrite {
+        write: Some(profile_write::Write::Create(CreateProfileRequest {
+            profile: Some(profile),
+            ..Default::default()
+        })),
+    };
+    for writes in [vec![write(secret_profile(50)), write(secret_profile(51))], vec![write(secret_profile(50))]] {
+        let _ = profiles.batch_write_profiles(BatchWriteProfilesRequest { writes, ..Default::default() }).await;
+    }
+    let start = Some(watch_profiles_request::Start::ResumeToken("zyxbroken".into()));
+    profiles.watch_profiles(WatchProfilesRequest { start, ..Default::default() }).await.unwrap_err();
     let mut admin = AdminServiceClient::new(server.channel());
+    let mut backup = admin.backup(BackupRequest::default()).await.unwrap().into_inner();
+    while backup.message().await.unwrap().is_some() {}
     admin.get_status(GetStatusRequest::default()).await.unwrap();
     let _ = admin.get_hot_keys(GetHotKeysRequest::default()).await;
     let mut verify = admin.verify(VerifyRequest::default()).await.unwrap().into_inner();
@@ -118,6 +136,9 @@ fn nothing_that_a_server_tells_about_itself_names_what_is_in_a_profile() {
         ("PROFILESTORE__OBSERVE__SLOW_REQUEST", "1ns"),
         // Headers that a client sends are shown by the HTTP/2 library at lower levels than info: none of ours is there.
         ("PROFILESTORE__LOG__FILTER", "debug,profilestore=trace"),
+        // A publisher whose broker is not there, and that would send whole profiles.
+        ("PROFILESTORE__PUBLISH__URL", "nats://zyxbroken:zyxlookup@127.0.0.1:1"),
+        ("PROFILESTORE__PUBLISH__INCLUDE_PROFILE", "true"),
     ]);
     server.block_on(broad_run(&server));
     // The status page shows domains, which are not persons, and ids as tags.
@@ -143,7 +164,16 @@ fn nothing_that_a_server_tells_about_itself_names_what_is_in_a_profile() {
         server.log().len(),
         receiver.spans().len()
     );
-    assert!(pages[0].contains("grpc_server_handled_total"));
+    for (service, calls) in [("ProfileService", 14), ("AdminService", 4)] {
+        let made: BTreeSet<_> = pages[0]
+            .lines()
+            .filter(|line| line.starts_with("grpc_server_started_total{") && line.contains(service))
+            .filter(|line| !line.ends_with(" 0"))
+            .map(|line| line.split("grpc_method=").nth(1).unwrap().split('"').nth(1).unwrap())
+            .collect();
+        assert_eq!(made.len(), calls, "calls of every kind were made: {made:?}");
+    }
+    assert!(log.contains("publishing is delayed"), "there is a publisher");
     let look_ups = receiver.spans().into_iter().filter(|span| span.name.ends_with("/LookupProfilesByEmail"));
     assert!(look_ups.count() >= 3, "those with a state are among the spans");
     for secret in SECRETS {

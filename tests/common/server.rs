@@ -115,6 +115,12 @@ impl TestServer {
         ProfileServiceClient::new(self.channel()).max_decoding_message_size(usize::MAX)
     }
 
+    /// The same over a connection of its own.
+    pub fn profiles_of_another(&self) -> ProfileServiceClient<Channel> {
+        let channel = Channel::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy();
+        ProfileServiceClient::new(channel).max_decoding_message_size(usize::MAX)
+    }
+
     /// Sends a body as it is to a path, beside tonic's client with its own deadlines and checks.
     pub async fn raw(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> RawAnswer {
         let stream = TcpStream::connect(self.address).await.unwrap();

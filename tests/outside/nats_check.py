@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 
-from checks import Checks
+from google.protobuf import json_format
+
+from checks import Checks, eventually
 from nats_broker import Broker, Message
 from nats_delays import check_delays
 from nats_workers_check import check_workers
@@ -24,6 +26,7 @@ WRITERS = 6
 LOAD_SECONDS = (0.1, 0.4)
 CATCH_UP_SECONDS = 90.0
 STREAM = "PROFILES"
+WHOLE = "[publish]\ninclude_profile = true\n"
 
 
 def all_changes(server: Server, last: str) -> list[pb.ProfileEvent]:
@@ -185,6 +188,23 @@ def check_kills(checks: Checks, rounds: int, seed: int) -> None:
     )
 
 
+def check_whole_profiles(checks: Checks) -> None:
+    """With the setting a put has the whole profile, and a delete still nothing of it."""
+    broker_and_stream = ("--publish-stream", STREAM)
+    with Broker() as broker, Server("--publish", broker.url, *broker_and_stream, config=WHOLE) as server:
+        with server.channel() as channel:
+            client = profiles(channel)
+            profile = Profile(id="whole", email="Whole@Example.com", display_name="W. Hole", attributes={"plan": "pro"})
+            made = client.CreateProfile(pb.CreateProfileRequest(profile=profile), timeout=30.0)
+            client.DeleteProfile(pb.DeleteProfileRequest(id="whole"), timeout=30.0)
+        checks.that(eventually(lambda: broker.count(STREAM) == 2), "a put and a delete are published")
+        put, delete = broker.messages(STREAM)
+        found = json_format.ParseDict(put.event["data"]["profile"], Profile())
+        checks.that(found == made, "the put has the profile as its creator was given it")
+        checks.that(not set(delete.event["data"]) - {"id", "domain", "etag"}, "the delete has nothing of it")
+        checks.equal(server.stop(), 0, "exit code after SIGTERM")
+
+
 def main() -> None:
     """The kills, what delays publishing, and the group of workers."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
@@ -193,6 +213,8 @@ def main() -> None:
     checks = Checks("nats_check")
     check_kills(checks, rounds, seed)
     checks.section("kills")
+    check_whole_profiles(checks)
+    checks.section("whole profiles")
     check_delays(checks)
     check_workers(checks)
     checks.finish()

@@ -3,7 +3,8 @@
 Prometheus gets a copy of deploy/prometheus in which only the address and the intervals differ. The check makes calls
 whose number it knows and finds that number in Prometheus; sees all rules evaluated without an error; finds every metric
 of rules and dashboard on the server's page and runs every query of the dashboard; and fills a small disk until
-ProfilestoreDiskLow fires, and makes room until it is over. Before all that it looks at the page while a sync does not return.
+ProfilestoreDiskLow fires, and makes room until it is over. Before all that it looks at the page while a sync does not return,
+and turns connections away until ProfilestoreConnectionsRefused fires.
 
 Usage: prometheus_check.py. Needs Debian's prometheus. The small disk needs root and loop devices; says so and leaves that
 part out where they are missing.
@@ -14,9 +15,9 @@ import http.client
 import json
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -36,6 +37,8 @@ DEPLOY = REPOSITORY / "deploy"
 PUBLISHER = REPOSITORY / "src" / "server" / "metrics" / "publisher.rs"
 DISK_BYTES = 320 * MIB
 SETTINGS = f"[store]\nmin_free_bytes = {64 * MIB}\nballast_bytes = {MIB}\n"
+# Nobody listens there; a server without a collector has no figures of spans.
+WITH_COLLECTOR = f'[observe]\notlp_endpoint = "http://{HOST}:1"\n'
 GETS = 40
 # What must not be on the page.
 SECRETS = ("check-person", "secret@quiet.example", "Quiet Person", "quiet.example")
@@ -265,8 +268,25 @@ def check_alert(checks: Checks, server: Server, prometheus: Prometheus, disk: Pa
         checks.that(eventually(lambda: not prometheus.firing(name)), f"{name} is over")
 
 
+def check_refused(checks: Checks, scratch: Path) -> None:
+    """A server that turns connections away makes its alert fire, also on machines without a small disk."""
+    checks.section("an alert by connections that are turned away")
+    name = "ProfilestoreConnectionsRefused"
+    scratch.mkdir()
+    with Server(config="[limits]\nconnections = 1\n") as server, Prometheus(scratch, server.admin_address) as prometheus:
+        # The check's own first connections may have been two.
+        refused = "profilestore_connections_refused_total"
+        checks.that(eventually(lambda: prometheus.value(refused) is not None), "there is a scrape before")
+        checks.equal(prometheus.firing(name), [], "alerts before")
+        host, port = server.address.split(":")
+        with contextlib.ExitStack() as held:
+            for _ in range(5):
+                held.enter_context(socket.create_connection((host, int(port)), 10.0))
+            checks.that(eventually(lambda: len(prometheus.firing(name)) == 1), f"{name} fires")
+
+
 def check_slow_disk(checks: Checks, scratch: Path) -> None:
-    """The page is there, soon, and shows what waits while a sync does not come back."""
+    """The page is there and shows what waits while a sync does not come back."""
     checks.section("a page while the disk does not answer")
     switch = scratch / "slow"
     environment = preloaded(scratch, "slow_disk", SLOW_DISK="/commit-log/", SLOW_DISK_SWITCH=str(switch))
@@ -276,10 +296,8 @@ def check_slow_disk(checks: Checks, scratch: Path) -> None:
         request = pb.CreateProfileRequest(profile=Profile(id="waits"))
         write = profiles(channel).CreateProfile.future(request, timeout=60)
         checks.that(eventually(lambda: waiting in page_of(server)), "the write that waits is in flight")
-        began = time.monotonic()
         page = page_of(server)
-        checks.that(time.monotonic() - began < 5.0, "the page comes soon")
-        checks.that("profilestore_profiles 0" in page and not write.done(), "the write is not made yet")
+        checks.that("profilestore_profiles 0" in page and not write.done(), "the page comes before the write is made")
         write.cancel()
         switch.unlink()
         server.kill()
@@ -288,7 +306,7 @@ def check_slow_disk(checks: Checks, scratch: Path) -> None:
 def check_all(checks: Checks, scratch: Path, disk: Path | None) -> None:
     """One server and one Prometheus for all parts."""
     data_dir = disk / "data" if disk else None
-    with Server(config=SETTINGS, data_dir=data_dir) as server:
+    with Server(config=SETTINGS + WITH_COLLECTOR, data_dir=data_dir) as server:
         make_calls(server)
         check_page(checks, server)
         with Prometheus(scratch, server.admin_address) as prometheus:
@@ -308,6 +326,7 @@ def main() -> None:
     scratch = Path(tempfile.mkdtemp(prefix="profilestore-prometheus-"))
     try:
         check_slow_disk(checks, scratch)
+        check_refused(checks, scratch / "refused")
         if mounts_work(scratch):
             image = scratch / "disk.img"
             make_image(image, DISK_BYTES)

@@ -1,5 +1,5 @@
-"""Pastes what README.md offers for pasting: the first command, every grpcurl line, the Python client, the command
-line, and the example that watches."""
+"""Pastes what README.md offers for pasting: the first command, every grpcurl and curl line, the Python client, the command
+line, the server with a collector, and the example that watches."""
 
 import os
 import re
@@ -10,11 +10,12 @@ import tempfile
 from pathlib import Path
 
 from checks import Checks
-from server import Server, clean_environment, release_binary
+from server import HOST, Server, clean_environment, release_binary
 from stubs import FOLDER, REPOSITORY
 
 README = REPOSITORY / "README.md"
 DOCUMENTED_ADDRESS = "127.0.0.1:50051"
+DOCUMENTED_ADMIN_ADDRESS = "127.0.0.1:9464"
 SAMPLE = 2000
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -24,18 +25,18 @@ def blocks(language: str) -> list[str]:
     return [text for found, text in BLOCK.findall(README.read_text()) if found == language]
 
 
-def grpcurl_commands() -> list[str]:
-    """The grpcurl commands, each with the lines that it goes on over."""
+def commands_of(program: str) -> list[str]:
+    """The commands that begin with a program, each with the lines that it goes on over."""
     # A command goes on over the lines that are indented.
     commands = re.findall(r"^\S.*(?:\n[ \t]+.*)*", "".join(blocks("sh")), re.MULTILINE)
-    return [command for command in commands if command.startswith("grpcurl ")]
+    return [command for command in commands if command.startswith(f"{program} ")]
 
 
 def run(server: Server, command: list[str], text: str) -> subprocess.CompletedProcess[str]:
     """Runs a block against the server's address in place of the documented one."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return subprocess.run(
-        [*command, text.replace(DOCUMENTED_ADDRESS, server.address)],
+        [*command, text.replace(DOCUMENTED_ADDRESS, server.address).replace(DOCUMENTED_ADMIN_ADDRESS, server.admin_address)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -80,20 +81,63 @@ def check_first_command(checks: Checks) -> None:
 
 
 def check_grpcurl(checks: Checks, server: Server) -> None:
-    """Every command succeeds, but for the one that shows a validation error."""
-    commands = grpcurl_commands()
+    """Every command succeeds, but for the one that shows a validation error. A watch ends only by its time or by what reads
+    it, so it succeeds when it has shown changes."""
+    commands = commands_of("grpcurl")
     checks.that(
         len(commands) >= 6, "the README has grpcurl lines to list, describe, create, get, query and err"
     )
-    mistakes = 0
+    mistakes = watches = 0
     for command in commands:
-        done = run(server, ["bash", "-c"], command)
+        done = run(server, ["bash", "-o", "pipefail", "-c"], command)
         output = done.stdout + done.stderr
         if done.returncode != 0 and "InvalidArgument" in output and "BadRequest" in output:
             mistakes += 1
             continue
+        if "/WatchProfiles" in command:
+            watches += 1
+            shown = '"PROFILE_EVENT_TYPE_PUT"' in done.stdout
+            checks.that(shown, f"{command!r} shows changes and says {output[:300]!r}")
+            continue
         checks.equal(done.returncode, 0, f"exit code of {command!r}, which says {output[:300]!r}")
-    checks.equal(mistakes, 1, "commands that show a validation error")
+    checks.equal((mistakes, watches), (1, 1), "commands that show a validation error, and those that watch")
+
+
+def check_curl(checks: Checks, server: Server) -> None:
+    """The metrics and the log filter by curl."""
+    commands = commands_of("curl")
+    checks.equal(len(commands), 2, "curl lines")
+    for command in commands:
+        # `head` may end before curl does, so what was shown decides.
+        done = run(server, ["bash", "-c"], command.replace("curl ", "curl --fail ", 1))
+        checks.equal(done.returncode, 0, f"exit code of {command!r}")
+        checks.that("profilestore" in done.stdout, f"{command!r} shows something: {done.stdout[:300]!r}")
+
+
+def check_collector(checks: Checks) -> None:
+    """The server starts as the line with a collector says, whether or not there is one."""
+    lines = [line for text in blocks("sh") for line in text.splitlines() if line.startswith("OTEL_")]
+    checks.equal(len(lines), 1, "lines with a collector")
+    path = f"{release_binary().parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    anywhere = {"PROFILESTORE__SERVER__LISTEN": f"{HOST}:0", "PROFILESTORE__SERVER__ADMIN_LISTEN": f"{HOST}:0"}
+    for line in lines:
+        assignments, arguments = line.split(" profilestore ", 1)
+        with tempfile.TemporaryDirectory() as folder:
+            process = subprocess.Popen(
+                ["bash", "-c", f"{assignments} exec profilestore {arguments}"],
+                cwd=folder,
+                env=clean_environment(anywhere | {"PATH": path}),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            assert process.stdout is not None
+            ready = process.stdout.readline()
+            process.terminate()
+            process.communicate(timeout=60)
+            checks.that("ready" in ready, f"{line!r} says {ready!r}")
+            checks.equal(process.returncode, 0, f"exit code of {line!r}")
 
 
 def check_command_line(checks: Checks, server: Server) -> None:
@@ -145,9 +189,11 @@ def main() -> None:
     check_first_command(checks)
     with Server("--sample", str(SAMPLE)) as server:
         check_grpcurl(checks, server)
+        check_curl(checks, server)
         check_python(checks, server)
         check_watch_example(checks, server)
         check_command_line(checks, server)
+    check_collector(checks)
     checks.finish()
 
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use profilestore::engine::memory::MemoryStore;
 use profilestore::model::{Domain, ProfileId, Record, Revision};
 use profilestore::store::*;
+use tokio::sync::Semaphore;
 
 use crate::common::server::memory_store;
 
@@ -20,6 +21,8 @@ pub enum Fault {
     HoldsGarbage,
     /// So many of its next reads of changes panic.
     PanicsOverChanges(AtomicUsize),
+    /// Its reads of changes wait, each for one permit.
+    WaitsForChanges(Semaphore),
 }
 
 /// A store in memory with a fault.
@@ -37,7 +40,7 @@ impl FaultyStore {
         match &self.fault {
             Fault::Hangs => pending().await,
             Fault::Fails(error) => Err(error.clone()),
-            Fault::HoldsGarbage | Fault::PanicsOverChanges(_) => Ok(()),
+            Fault::HoldsGarbage | Fault::PanicsOverChanges(_) | Fault::WaitsForChanges(_) => Ok(()),
         }
     }
 }
@@ -88,6 +91,9 @@ impl Store for FaultyStore {
         if let Fault::PanicsOverChanges(left) = &self.fault {
             let planned = left.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
             assert!(planned.is_err(), "as planned");
+        }
+        if let Fault::WaitsForChanges(permits) = &self.fault {
+            permits.acquire().await.unwrap().forget();
         }
         self.inner.changes_after(after, bounds).await
     }

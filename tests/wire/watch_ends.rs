@@ -198,14 +198,33 @@ async fn a_draining_server_sends_the_last_events_and_then_says_so() {
 async fn watchers_have_a_bound_and_make_room_when_they_go() {
     let store = Arc::new(memory_store());
     let server = TestServer::sharing(store, 2).await;
-    let mut client = server.profiles();
+    let [mut client, mut other, mut third] = [(); 3].map(|()| server.profiles_of_another());
     let first = Request::now().begin(&mut client).await;
-    let _second = Request::now().snapshot().send(&mut client).await.unwrap();
+    let _second = Request::now().snapshot().send(&mut other).await.unwrap();
     let status =
-        assert_refused(client.watch_profiles(Request::oldest().0).await, Code::ResourceExhausted, "OVERLOADED");
+        assert_refused(third.watch_profiles(Request::oldest().0).await, Code::ResourceExhausted, "OVERLOADED");
     assert_eq!(metadata(&status, "limit").as_deref(), Some("2"));
     drop(first);
-    soon(async { while client.watch_profiles(Request::now().0).await.is_err() {} }).await;
+    soon(async { while third.watch_profiles(Request::now().0).await.is_err() {} }).await;
+}
+
+#[tokio::test]
+async fn one_connection_leaves_watchers_to_others() {
+    const WATCHERS: usize = 20;
+    let server = TestServer::sharing(Arc::new(memory_store()), WATCHERS).await;
+    let (mut greedy, mut modest) = (server.profiles_of_another(), server.profiles_of_another());
+    let mut watchers = Vec::new();
+    let refused = loop {
+        match greedy.watch_profiles(Request::now().0).await {
+            Ok(watcher) => watchers.push(watcher),
+            refused => break assert_refused(refused, Code::ResourceExhausted, "OVERLOADED"),
+        }
+    };
+    assert_eq!(watchers.len(), WATCHERS / 2);
+    assert!(refused.message().contains("another connection"), "{}", refused.message());
+    Request::now().begin(&mut modest).await;
+    watchers.truncate(WATCHERS / 4);
+    soon(async { while greedy.watch_profiles(Request::now().0).await.is_err() {} }).await;
 }
 
 #[tokio::test]

@@ -1,10 +1,12 @@
-//! Where scans run: off the serving threads, bounded in number, stopped when nobody waits any more.
+//! Where scans run: off the serving threads, bounded in number, stopped when nobody waits any more. Nobody takes more of the
+//! line than he leaves to others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
+use crate::store::places::Places;
 use crate::store::{Corruption, StoreError};
 
 /// Whether the caller of a scan has gone away.
@@ -32,8 +34,7 @@ impl Drop for CancelOnDrop {
 pub struct ScanPool {
     running: Arc<Semaphore>,
     running_max: u32,
-    waiting: Semaphore,
-    waiting_max: usize,
+    waiting: Arc<Places>,
     refused: AtomicU64,
 }
 
@@ -56,7 +57,7 @@ impl ScanPool {
     /// At most `running_max` scans at a time, with at most `waiting_max` callers in line.
     pub fn new(running_max: u32, waiting_max: usize) -> Self {
         let running = Arc::new(Semaphore::new(running_max as usize));
-        Self { running, running_max, waiting: Semaphore::new(waiting_max), waiting_max, refused: AtomicU64::new(0) }
+        Self { running, running_max, waiting: Places::new(waiting_max), refused: AtomicU64::new(0) }
     }
 
     /// What it does now.
@@ -65,8 +66,8 @@ impl ScanPool {
         PoolFigures {
             running: running_max.saturating_sub(self.running.available_permits()),
             running_max,
-            waiting: self.waiting_max.saturating_sub(self.waiting.available_permits()),
-            waiting_max: self.waiting_max,
+            waiting: self.waiting.taken(),
+            waiting_max: self.waiting.limit(),
             refused: self.refused.load(Ordering::Relaxed),
         }
     }
@@ -81,7 +82,7 @@ impl ScanPool {
         &self,
         scan: impl FnOnce(&Cancelled) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let waiting = self.waiting.try_acquire().map_err(|_| self.refuse())?;
+        let waiting = self.waiting.take().map_err(|_| self.refuse())?;
         let running = self.running.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
         drop(waiting);
         Self::run_holding(running, scan).await
@@ -129,6 +130,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::store::places::Asker;
 
     async fn soon<F: Future>(awaited: F) -> F::Output {
         tokio::time::timeout(Duration::from_secs(10), awaited).await.expect("what must come has not come")
@@ -177,5 +179,33 @@ mod tests {
         assert_eq!(soon(pool.run(|_| Ok(7))).await, Ok(7));
         soon(pool.close()).await;
         assert_eq!(pool.run(|_| Ok(7)).await, Err(StoreError::Closed));
+    }
+
+    #[tokio::test]
+    async fn one_who_asks_does_not_take_the_whole_line() {
+        const LINE: usize = 8;
+        let pool = ScanPool::new(1, LINE);
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let mut running = Box::pin(pool.run(endless(begun)));
+        assert!(futures_util::poll!(running.as_mut()).is_pending());
+        has_begun.recv().unwrap();
+        let (greedy, modest) = (Asker::new_one(), Asker::new_one());
+        let wait = async |asker: Asker| {
+            let mut waiting = Box::pin(pool.run(|_| Ok(())));
+            let polled =
+                std::future::poll_fn(|cx| std::task::Poll::Ready(asker.around(|| waiting.as_mut().poll(cx))));
+            polled.await.is_pending().then_some(waiting)
+        };
+        let mut in_line = Vec::new();
+        while let Some(waiting) = wait(greedy).await {
+            in_line.push(waiting);
+        }
+        assert_eq!((in_line.len(), pool.figures().waiting), (LINE / 2, LINE / 2));
+        assert!(wait(modest).await.is_some(), "there is a place for others");
+        drop(running);
+        for waiting in in_line {
+            soon(waiting).await.unwrap();
+        }
+        assert!(greedy.around(|| pool.waiting.take()).is_ok(), "the places were given back");
     }
 }

@@ -245,7 +245,8 @@ impl Store for SledStore {
 
     async fn oldest_position(&self) -> Result<Position, StoreError> {
         self.ensure_not_closed()?;
-        let oldest = self.read_log(&self.far_log_reads, |reader| Ok(reader.oldest()?)).await?;
+        // A look at a directory does not stand in line with those who read pages.
+        let oldest = self.read_log(&self.look_ups, |reader| Ok(reader.oldest()?)).await?;
         Ok(self.head.position(oldest))
     }
 

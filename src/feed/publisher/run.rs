@@ -104,18 +104,7 @@ impl<S: Store> Publisher<S> {
 
     /// Publishes until `stop` is cancelled; then takes the answers that come within two seconds and stores the place.
     pub(super) async fn publish<B: Broker>(self, broker: &B, stop: &CancellationToken) {
-        let mut task = Task {
-            read: self.place,
-            acknowledged: self.place,
-            held: self.place,
-            changes_since_held: 0,
-            window: Window::<<B::Session as Session>::Answer>::default(),
-            state: State::Starting,
-            confirmed: false,
-            place_is_kept: true,
-            backoff: Backoff::default(),
-            publisher: self,
-        };
+        let mut task = Task::begin(self, Window::<<B::Session as Session>::Answer>::default());
         loop {
             match task.attempt(broker, stop).await {
                 Ok(()) => break,
@@ -186,10 +175,29 @@ struct Task<S, A> {
     confirmed: bool,
     /// The last attempt to store the place came to something.
     place_is_kept: bool,
+    /// The last read of the changes came to nothing.
+    is_unreadable: bool,
     backoff: Backoff,
 }
 
 impl<S: Store, A: Future<Output = Result<Acknowledged, Delay>> + Send + Unpin> Task<S, A> {
+    fn begin(publisher: Publisher<S>, window: Window<A>) -> Self {
+        let place = publisher.place;
+        Self {
+            publisher,
+            read: place,
+            acknowledged: place,
+            held: place,
+            changes_since_held: 0,
+            window,
+            state: State::Starting,
+            confirmed: false,
+            place_is_kept: true,
+            is_unreadable: false,
+            backoff: Backoff::default(),
+        }
+    }
+
     /// Publishes over one connection. Ends well when it should stop.
     async fn attempt<B>(&mut self, broker: &B, stop: &CancellationToken) -> Result<(), Delay>
     where
@@ -281,6 +289,7 @@ impl<S: Store, A: Future<Output = Result<Acknowledged, Delay>> + Send + Unpin> T
                 let extended = self.window.extend(&page.changes, &self.publisher.options.message);
                 extended.map_err(|error| self.unreadable(&error))?;
                 self.read = page.next;
+                self.is_unreadable = false;
                 if self.window.is_empty() {
                     self.acknowledged = page.next;
                 }
@@ -295,8 +304,9 @@ impl<S: Store, A: Future<Output = Result<Acknowledged, Delay>> + Send + Unpin> T
         }
     }
 
-    fn unreadable(&self, error: &StoreError) -> Delay {
-        if self.state != State::Delayed(Delay::Unreadable) && *error != StoreError::Closed {
+    /// Says so once, whatever else delays publishing meanwhile.
+    fn unreadable(&mut self, error: &StoreError) -> Delay {
+        if *error != StoreError::Closed && !std::mem::replace(&mut self.is_unreadable, true) {
             tracing::error!(%error, "the publisher cannot read the changes");
         }
         Delay::Unreadable

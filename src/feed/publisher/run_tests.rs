@@ -346,3 +346,23 @@ async fn that_changes_are_published_is_said_when_one_was_acknowledged_and_not_be
     running.stop().await;
     assert_eq!((said("the broker is there"), said("changes are published")), (1, 1));
 }
+
+#[tokio::test]
+async fn that_the_changes_cannot_be_read_is_said_once_also_while_the_broker_is_away() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let publisher = Publisher::prepare(store(), options(Start::Oldest)).await.unwrap();
+    let mut task = Task::begin(publisher, Window::<<FakeBroker as Session>::Answer>::default());
+    task.enter(State::Delayed(Delay::Away), "fake");
+    let said = || String::from_utf8_lossy(&lines.0.lock()).matches("cannot read the changes").count();
+    let error = StoreError::Failed { cause: "a disk".into() };
+    for times in 1..3 {
+        for _ in 0..5 {
+            assert_eq!(task.unreadable(&error), Delay::Unreadable);
+        }
+        assert_eq!(said(), times);
+        task.fill().await.unwrap();
+    }
+}

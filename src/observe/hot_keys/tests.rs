@@ -25,11 +25,16 @@ fn key(rank: u32) -> String {
     format!("user-{rank:08}")
 }
 
-/// Two threads read keys by Zipf's law, so many a slice, over a whole window.
+/// Two threads read ids by Zipf's law, so many a slice, over a whole window.
 fn zipf(exponent: f64, reads_a_slice: u32) -> Outcome {
-    let stream = Stream::new(2, IDS, SEED);
+    zipf_in(IDS, KEYS, exponent, reads_a_slice)
+}
+
+/// The same of other keys, which are counted in so many places.
+fn zipf_in(places: usize, keys: u32, exponent: f64, reads_a_slice: u32) -> Outcome {
+    let stream = Stream::new(2, places, SEED);
     let mut random = SmallRng::seed_from_u64(SEED);
-    let law = Zipf::new(f64::from(KEYS), exponent).unwrap();
+    let law = Zipf::new(f64::from(keys), exponent).unwrap();
     let mut truth: HashMap<String, u64> = HashMap::new();
     for slice in 0..SLICES {
         for number in 0..reads_a_slice {
@@ -84,6 +89,19 @@ fn the_hottest_twenty_are_found_and_their_reads_are_nearly_right() {
         assert!(outcome.recalled >= 17, "{} of 20 with {exponent} and {reads}", outcome.recalled);
         assert!(mean < 0.06 && largest < 0.20, "{mean} and {largest} with {exponent} and {reads}");
         assert_eq!(outcome.out_of_bounds, 0, "an estimate is too high by more than its bound");
+    }
+}
+
+#[test]
+fn the_hottest_domains_are_found_in_the_fewer_places_that_they_have() {
+    for (domains, exponent, reads) in [(10_000, 1.0, 3_000), (10_000, 1.0, 100_000), (1_000, 0.92, 100_000)] {
+        let outcome = zipf_in(DOMAINS, domains, exponent, reads);
+        let (mean, largest) = (outcome.mean_error(), outcome.largest_error());
+        let found = outcome.recalled;
+        println!("{domains} domains, Zipf {exponent}, {reads} reads a slice: {found} of 20, {mean:.3} {largest:.3}");
+        assert_eq!((outcome.reported.len(), outcome.out_of_bounds), (20, 0));
+        assert!(found >= 17, "{found} of 20 of {domains} with {exponent} and {reads}");
+        assert!(mean < 0.06 && largest < 0.25, "{mean} and {largest} of {domains} with {exponent} and {reads}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The admin listener's connections: few, and none of them for ever.
 //!
-//! Invariants: with as many connections as there may be, a new one is closed at once; whatever a client does or does
-//! not, its connection has ended after its age and the grace; all of them end with the future that serves them.
+//! Invariants: those who wait keep nobody out (see [`seats`]); whatever a client does or does not, its connection has
+//! ended after its age and the grace; all of them end with the future that serves them.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,15 +18,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
+use super::seats::{Seat, Seats};
+
 /// What clients of the admin listener may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// The most connections.
+    /// The most connections of other machines, and the most of this one.
     pub connections: usize,
     /// How long the head of a request may take to come, also that of the next one on a connection that is kept.
     pub head: Duration,
@@ -56,7 +57,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves a listener for as long as it is polled.
 pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds) -> Infallible {
-    let room = Arc::new(Semaphore::new(bounds.connections));
+    serve_in(Arc::new(Seats::new(bounds.connections)), listener, router, bounds).await
+}
+
+async fn serve_in(seats: Arc<Seats>, listener: TcpListener, router: Router, bounds: Bounds) -> Infallible {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -64,11 +68,10 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds) -> Inf
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let Ok(permit) = room.clone().try_acquire_owned() else { continue };
-                    let router = router.clone();
+                    let Some(seat) = seats.take(peer.ip()) else { continue };
+                    let (router, given_up) = (router.clone(), seat.given_up().clone());
                     connections.spawn(async move {
-                        serve_connection(stream, peer, router, bounds).await;
-                        drop(permit);
+                        given_up.run_until_cancelled(serve_connection(stream, peer, router, bounds, seat)).await;
                     });
                 }
                 Err(error) => {
@@ -80,10 +83,19 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds) -> Inf
     }
 }
 
-async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, bounds: Bounds) {
+async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, bounds: Bounds, seat: Seat) {
     // Without it an answer in two pieces waits for the client's acknowledgement; the socket does without if it must.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| answer(router.clone(), peer, request, bounds.request));
+    let service = service_fn(|request| {
+        let answer = answer(router.clone(), peer, request, bounds.request);
+        // HTTP/1 has one request at a time.
+        let busy = seat.busy();
+        async move {
+            let answer = answer.await;
+            drop(busy);
+            answer
+        }
+    });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(bounds.head);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
@@ -120,6 +132,10 @@ mod tests {
 
     /// A listener with an answer, an answer that never comes, a body that is read, and an endless answer.
     async fn start(bounds: Bounds) -> (SocketAddr, JoinSet<Infallible>) {
+        start_in(Arc::new(Seats::new(bounds.connections)), bounds).await
+    }
+
+    async fn start_in(seats: Arc<Seats>, bounds: Bounds) -> (SocketAddr, JoinSet<Infallible>) {
         let endless = || async { Body::from_stream(futures_util::stream::repeat(Ok::<_, Infallible>("endless"))) };
         let router = Router::new()
             .route("/peer", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }))
@@ -129,7 +145,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, router, bounds));
+        serving.spawn(serve_in(seats, listener, router, bounds));
         (address, serving)
     }
 
@@ -171,26 +187,51 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_nobody_reads_ends_with_its_connection() {
-        let (address, _serving) = start(Bounds { connections: 1, age: SHORT, grace: SHORT, ..BOUNDS }).await;
+        let seats = Arc::new(Seats::new(1));
+        let (address, _serving) = start_in(seats.clone(), Bounds { age: SHORT, grace: SHORT, ..BOUNDS }).await;
         let unread = connect(address, "GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        // There is room for another one when it has ended.
-        let ask = "GET /peer HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
-        let answered = async { while !rest(connect(address, ask).await).await.contains("200 OK") {} };
-        timeout(LONG / 2, answered).await.expect("there is room");
+        let becomes = async |taken| {
+            let soon = async {
+                while seats.taken() != taken {
+                    tokio::task::yield_now().await
+                }
+            };
+            timeout(LONG / 2, soon).await.expect("the seat is taken and given back");
+        };
+        becomes(1).await;
+        becomes(0).await;
         drop(unread);
     }
 
     #[tokio::test]
-    async fn a_connection_over_the_bound_is_closed_at_once() {
+    async fn a_connection_over_the_bound_takes_the_place_of_the_one_that_has_waited_longest() {
         let (address, _serving) = start(BOUNDS).await;
         let ask = "GET /peer HTTP/1.1\r\nhost: a\r\n\r\n";
-        let mut kept = Vec::new();
-        for _ in 0..BOUNDS.connections {
-            let mut stream = connect(address, ask).await;
-            stream.read_exact(&mut [0; 15]).await.unwrap();
-            kept.push(stream);
+        let silent = connect(address, "").await;
+        let mut kept = connect(address, ask).await;
+        kept.read_exact(&mut [0; 15]).await.unwrap();
+        // As one who takes all connections and says nothing, and one who asks meanwhile.
+        let mut last = connect(address, ask).await;
+        last.read_exact(&mut [0; 15]).await.unwrap();
+        assert_eq!(rest(silent).await, "");
+        let ask = "GET /peer HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        kept.write_all(ask.as_bytes()).await.unwrap();
+        drop(last);
+        assert_eq!(rest(kept).await.matches("200 OK").count(), 1, "it was not the one that waited longest");
+    }
+
+    #[tokio::test]
+    async fn a_connection_over_the_bound_is_closed_at_once_when_all_others_are_being_answered() {
+        let (address, _serving) = start(BOUNDS).await;
+        let seats: Vec<_> = (0..BOUNDS.connections).map(|_| "GET /never HTTP/1.1\r\nhost: a\r\n\r\n").collect();
+        let mut busy = Vec::new();
+        for ask in seats {
+            busy.push(connect(address, ask).await);
         }
-        assert_eq!(rest(connect(address, "").await).await, "");
-        drop(kept);
+        // The requests may still be on their way.
+        let ask = "GET /peer HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let refused = async { while !rest(connect(address, ask).await).await.is_empty() {} };
+        timeout(LONG / 2, refused).await.expect("it is refused");
+        drop(busy);
     }
 }
