@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::answers::{Answering, Round};
-use super::committer::{Answer, CommitterParts, Message, Queued, Request, fail};
+use super::committer::{Answer, CommitterParts, Message, Queued, Request, latch};
 use super::doubt::Doubt;
 use super::figures::SledFigures;
 use super::group_effect::{GroupEffect, GroupState};
@@ -187,7 +187,7 @@ impl CommitThread {
             }
         }
         // First the state, then the callers: none of them may take a failure for an orderly close.
-        fail(&self.state, cause.clone());
+        let failure = latch(&self.state, cause.clone());
         let undecided = self.undecided.drain(..).map(|request| {
             self.queued.leave(request.size_bytes);
             request.answer
@@ -195,6 +195,7 @@ impl CommitThread {
         let callers = self.answers.drain(..).map(|(answer, _)| answer).chain(undecided);
         self.round.hand_out(callers.map(|answer| (answer, Err(StoreError::Failed { cause: cause.clone() }))));
         self.round.finish();
+        failure.tell();
     }
 
     fn has_failed(&self) -> bool {
@@ -203,6 +204,10 @@ impl CommitThread {
 
     fn pass(&self, point: Point) -> Result<(), StoreError> {
         self.disk.pass(point).map_err(|error| StoreError::Failed { cause: error.to_string() })
+    }
+
+    fn has_room(&self) -> bool {
+        self.progress.during(Step::AskForRoom, || self.space.has_room())
     }
 
     /// Waits for a request and takes with it what else is queued and fits.
@@ -259,7 +264,7 @@ impl CommitThread {
             StoreState::Failed { cause } => Some(StoreError::Failed { cause: cause.clone() }),
             _ => None,
         };
-        if let Some(refusal) = refusal.or_else(|| (!self.space.has_room()).then_some(StoreError::DiskLow)) {
+        if let Some(refusal) = refusal.or_else(|| (!self.has_room()).then_some(StoreError::DiskLow)) {
             let refused = self.undecided.drain(..).map(|request| {
                 self.queued.leave(request.size_bytes);
                 (request.answer, Err(refusal.clone()))
@@ -269,7 +274,8 @@ impl CommitThread {
         }
         let time = self.rules.clock.now().max(self.applied.time);
         self.requests.forget_old(time);
-        let (group, effect) = self.decide(time)?;
+        let progress = self.progress.clone();
+        let (group, effect) = progress.during(Step::Decide, || self.decide(time))?;
         self.pass(Point::Decided)?;
         let changes = group.changes.len();
         let is_empty = changes == 0 && group.requests.is_empty();
@@ -363,7 +369,7 @@ impl CommitThread {
             self.round.finish();
             self.flush_sled()?;
             self.checkpoint.store(self.applied.sequence, Ordering::Release);
-            self.space.ask();
+            self.progress.during(Step::AskForRoom, || self.space.ask());
         }
         Ok(())
     }

@@ -43,7 +43,13 @@ impl Operation {
 }
 
 /// The committer's steps with their names, in order.
-const STEPS: [(Step, &str); 3] = [(Step::Append, "log_append"), (Step::Apply, "apply"), (Step::Flush, "flush")];
+const STEPS: [(Step, &str); 5] = [
+    (Step::Append, "log_append"),
+    (Step::Apply, "apply"),
+    (Step::Flush, "flush"),
+    (Step::Decide, "decide"),
+    (Step::AskForRoom, "ask_for_room"),
+];
 
 /// What was found and done when the store was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

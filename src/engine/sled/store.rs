@@ -79,12 +79,16 @@ pub struct SledStore {
 impl SledStore {
     /// Opens a data directory, recovering what a crash left. `observer` is told of every commit.
     pub async fn open(options: SledOptions, observer: Arc<dyn CommitObserver>) -> Result<Self, OpenError> {
-        let scans = ScanPool::new(options.running_scans, options.waiting_scans);
-        let look_ups = ScanPool::new(RUNNING_LOOK_UPS, options.waiting_scans);
+        let (running_scans, waiting_scans) = (options.running_scans, options.waiting_scans);
         let opened =
             tokio::task::spawn_blocking(move || open::open(&options, observer)).await.unwrap_or_else(|error| {
                 Err(StoreError::Failed { cause: format!("opening ended early: {error}") }.into())
             })?;
+        let pool = |running, waiting| ScanPool::new(running, waiting).watched(opened.committer.long_reads());
+        let scans = pool(running_scans, waiting_scans);
+        let look_ups = pool(RUNNING_LOOK_UPS, waiting_scans);
+        let near_log_reads = pool(RUNNING_LOG_READS, WAITING_LOG_READS);
+        let far_log_reads = pool(RUNNING_LOG_READS, WAITING_LOG_READS);
         Ok(Self {
             tree: RwLock::new(Some(opened.tree)),
             committer: Arc::new(opened.committer),
@@ -93,8 +97,8 @@ impl SledStore {
             head: opened.head,
             log_reader: opened.log_reader,
             holds: opened.holds,
-            near_log_reads: ScanPool::new(RUNNING_LOG_READS, WAITING_LOG_READS),
-            far_log_reads: ScanPool::new(RUNNING_LOG_READS, WAITING_LOG_READS),
+            near_log_reads,
+            far_log_reads,
             look_ups,
             verifications: ScanPool::new(1, 0),
             closing: Stopper::default(),
@@ -146,10 +150,10 @@ impl SledStore {
     async fn read_log<T: Send + 'static>(
         &self,
         pool: &ScanPool,
-        read: impl FnOnce(&LogReader) -> Result<T, ReadError> + Send + 'static,
+        read: impl FnOnce(&LogReader, &Cancelled) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let reader = self.log_reader.clone();
-        pool.run(move |_| Ok(read(&reader))).await?.map_err(|error| match error {
+        pool.run(move |cancelled| Ok(read(&reader, cancelled))).await?.map_err(|error| match error {
             ReadError::Truncated { oldest } => StoreError::Truncated { oldest: self.head.position(oldest) },
             ReadError::Corrupt(what) => StoreError::Corrupt(Corruption(what)),
             ReadError::Io(_) => StoreError::Failed { cause: error.to_string() },
@@ -234,7 +238,10 @@ impl Store for SledStore {
         }
         let _timer = self.figures.time(Operation::Changes);
         let pool = if head - sequence <= NEAR_HEAD { &self.near_log_reads } else { &self.far_log_reads };
-        let page = self.read_log(pool, move |reader| reader.read(sequence, through, bounds)).await?;
+        let read = move |reader: &LogReader, cancelled: &Cancelled| {
+            reader.read_watched(sequence, through, bounds, &|| cancelled.comes_on())
+        };
+        let page = self.read_log(pool, read).await?;
         Ok(ChangePage { changes: page.changes, next: self.head.position(page.last_sequence) })
     }
 
@@ -245,7 +252,7 @@ impl Store for SledStore {
 
     async fn oldest_position(&self) -> Result<Position, StoreError> {
         self.ensure_not_closed()?;
-        let oldest = self.read_log(&self.far_log_reads, |reader| Ok(reader.oldest()?)).await?;
+        let oldest = self.read_log(&self.far_log_reads, |reader, _| Ok(reader.oldest()?)).await?;
         Ok(self.head.position(oldest))
     }
 

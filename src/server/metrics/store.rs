@@ -92,7 +92,7 @@ fn write_operations(page: &mut Page, figures: &SledFigures) {
     for (operation, seen) in figures.operations() {
         family.distribution(&[("operation", operation)], &seen, NANOSECONDS);
     }
-    let help = "How long the steps of a commit group took: log_append writes and syncs the log, apply changes sled, flush syncs sled.";
+    let help = "How long the steps of a commit group took: log_append writes and syncs the log, apply changes sled, flush syncs sled, decide reads what the writes are decided on, ask_for_room asks the disk.";
     let mut family = page.histogram("profilestore_commit_step_seconds", help);
     for (step, seen) in figures.steps() {
         family.distribution(&[("step", step)], &seen, NANOSECONDS);
