@@ -175,7 +175,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
     let ballast = Ballast::new(data_dir.path(), options.disk.clone(), options.space);
     ballast.release_if_needed().map_err(|source| data_dir.access("read", source))?;
     data_dir.snapshots().prepare().map_err(|source| data_dir.access("written", source))?;
-    let left_open = was_left_open(&data_dir.commit_log()).map_err(|source| data_dir.access("read", source))?;
+    let left_open = was_left_open(&data_dir.commit_log()).map_err(OpenError::Log)?;
     let State { tree, log, applied, replayed_groups, check_took, healed } = state::open(&data_dir, options)?;
     pass(Point::StateOpened)?;
     data_dir.finish_creation()?;
