@@ -3,7 +3,7 @@
 //! The state is built anew from the newest snapshot and the log, as an open does with a damaged one. If that does not give
 //! a whole state, it is built from what the present one still holds under good checksums, and from all of the log. The
 //! present state is set aside, and so is a damaged mark of the last clean close. A log that is damaged, or shorter than what the newest snapshot, the mark of a clean close or the
-//! present state prove (`proven.rs`), is not repaired: it is the truth.
+//! present state prove (`proven.rs`), is not repaired: it is the truth. Nor is anything given up because the machine failed.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
