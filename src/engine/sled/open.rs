@@ -255,6 +255,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         commit_log: data_dir.commit_log(),
         snapshots: data_dir.snapshots(),
         suspect_mark: data_dir.suspect_mark(),
+        doubt: Doubt::new(data_dir.doubt_mark()),
         incarnation: data_dir.incarnation(),
         canonicalization: options.canonicalization,
         // While the index is being rebuilt a snapshot would be of two settings.
