@@ -152,7 +152,7 @@ impl CommitThread {
     }
 
     /// Works until the close, or until nobody can send any more.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(&mut self) {
         loop {
             self.guarded(|this| this.pass(Point::Waiting));
             let next = self.next();

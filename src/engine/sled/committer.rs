@@ -4,6 +4,7 @@
 //! Invariants: what was queued is answered, at the latest when the thread ends; a full queue refuses at once;
 //! a caller never takes a failure for an orderly close.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -122,10 +123,15 @@ impl Committer {
         let progress = Arc::new(Progress::new(parts.figures.clone()));
         let watchdog = Watchdog::start(progress.clone(), sync_timeout, state.clone())?;
         let thread = CommitThread::new(parts, requests, queued.clone(), state.clone(), progress.clone());
-        let end = progress.until_the_end();
+        let (end, failed) = (progress.until_the_end(), state.clone());
         let thread = std::thread::Builder::new().name("committer".into()).spawn(move || {
             let _end = end;
-            thread.run();
+            let mut thread = thread;
+            // A step of the thread catches its panics. What is between them may panic too: it wakes callers, whose code may be
+            // anything. Those who still wait are let go behind this.
+            if catch_unwind(AssertUnwindSafe(|| thread.run())).is_err() {
+                fail(&failed, "the committer panicked".into());
+            }
         })?;
         Ok(Self { queue, queued, bounds, thread: Mutex::new(Some(thread)), state, progress, watchdog })
     }

@@ -359,10 +359,13 @@ impl Store for SledStore {
             // sled panics when it is dropped after a failed write. Its files stay as they are until the process
             // ends, and the directory's lock with them.
             std::mem::forget((tree, data_dir));
-            return self.committer.ensure_open().map_err(|error| match error {
-                StoreError::Closed => StoreError::Failed { cause: "closing the store ended early".into() },
-                other => other,
-            });
+            let early = StoreError::Failed { cause: "closing the store ended early".into() };
+            return Err(self
+                .committer
+                .ensure_open()
+                .err()
+                .filter(|error| *error != StoreError::Closed)
+                .unwrap_or(early));
         }
         // sled ends its threads and lets go of its files when the last handle is dropped, which blocks.
         let _ = tokio::task::spawn_blocking(move || {
