@@ -216,6 +216,12 @@ impl Thread {
         if matches!(*self.parts.state.borrow(), StoreState::Failed { .. }) {
             return;
         }
+        if self.parts.tree.flusher().has_ended() {
+            self.parts.figures.flusher_has_ended();
+            let what = "sled's flusher thread has ended, so nothing reclaims space any more";
+            fail(&self.parts.state, format!("{what}; a restart begins it anew"));
+            return;
+        }
         if let Err(error) = self.parts.ballast.take() {
             tracing::debug!(%error, "the ballast could not be taken");
         }

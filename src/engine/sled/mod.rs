@@ -25,6 +25,7 @@ mod data_dir;
 mod domain_counts;
 mod doubt;
 mod figures;
+mod flusher;
 mod group_effect;
 mod group_trace;
 mod head;

@@ -123,6 +123,8 @@ fn write_disk(page: &mut Page, figures: &SledFigures) {
     if let Some(free) = figures.free_bytes() {
         family.value(free);
     }
+    let help = "1 when sled's own thread, which reclaims space, has ended; the store has failed then.";
+    page.gauge("profilestore_sled_flusher_ended", help).value(u8::from(figures.has_flusher_ended()));
     page.counter("profilestore_snapshots_total", "Snapshots made.").value(figures.snapshots());
     page.counter("profilestore_snapshot_failures_total", "Snapshots that could not be made.")
         .value(figures.snapshot_failures());
