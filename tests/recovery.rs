@@ -194,7 +194,11 @@ async fn a_newer_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).await.unwrap().close().await.unwrap();
     let format = fs::read_to_string(dir.path().join("FORMAT")).unwrap();
-    fs::write(dir.path().join("FORMAT"), format.replace("\"format\": 2", "\"format\": 3, \"new\": {}")).unwrap();
+    let later = format.replace("\"format\": 2", "\"format\": 3, \"new\": {}");
+    fs::write(dir.path().join("FORMAT"), &later).unwrap();
+    let error = refusal(dir.path()).await;
+    assert!(error.contains("fails its checksum"), "{error}");
+    fs::write(dir.path().join("FORMAT"), later.replace("\"checksum\"", "\"sum\"")).unwrap();
     let error = refusal(dir.path()).await;
     assert!(error.contains("format 3"), "{error}");
 }

@@ -26,6 +26,7 @@ mod domain_counts;
 mod doubt;
 mod figures;
 mod flusher;
+mod format_file;
 mod group_effect;
 mod group_trace;
 mod head;
