@@ -143,6 +143,7 @@ impl CommitLog {
         if let Some(what) = reach.misses(!firsts.is_empty(), u64::MAX) {
             return Err(LogError::Corrupt(what));
         }
+        segment::remove_unfinished(dir).map_err(io)?;
         // A kill may have come between the creation of a file and the sync of its entry.
         durable_file::sync_dir(dir).map_err(io)?;
         if let (Some(&last), None) = (firsts.last(), close_mark) {

@@ -270,7 +270,8 @@ impl CommitThread {
                 (request.answer, Err(refusal.clone()))
             });
             self.round.hand_out(refused);
-            return Ok(());
+            // What was taken before becomes durable in sled in its time, however many are refused.
+            return self.flush_if_due();
         }
         let time = self.rules.clock.now().max(self.applied.time);
         self.requests.forget_old(time);
@@ -283,6 +284,10 @@ impl CommitThread {
         self.trace.end(changes, made.is_err());
         made?;
         self.round.hand_out(self.answers.drain(..));
+        self.flush_if_due()
+    }
+
+    fn flush_if_due(&mut self) -> Result<(), StoreError> {
         let flush_due = self.unflushed.as_ref().is_some_and(|unflushed| {
             unflushed.groups >= FLUSH_GROUPS
                 || unflushed.bytes >= FLUSH_BYTES

@@ -31,7 +31,7 @@ use crate::engine::durable_file;
 use crate::model::{Domain, DomainKey, ProfileId, Record};
 use crate::store::{
     Backup, ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainOrder, DomainPage, Hold,
-    HoldName, Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus,
+    HoldName, Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, Totals,
     VerifyProgress, VerifyReport,
 };
 
@@ -71,6 +71,8 @@ pub struct SledStore {
     closing: Stopper,
     backups: Arc<Semaphore>,
     doubt: Doubt,
+    /// As of the last time that they could be read.
+    last_totals: Mutex<Totals>,
     figures: Arc<SledFigures>,
     /// The lock on the directory; given up at the close.
     data_dir: Mutex<Option<DataDir>>,
@@ -104,6 +106,7 @@ impl SledStore {
             closing: Stopper::default(),
             backups: Arc::new(Semaphore::new(1)),
             doubt: Doubt::new(opened.data_dir.doubt_mark()),
+            last_totals: Mutex::default(),
             figures: opened.figures,
             data_dir: Mutex::new(Some(opened.data_dir)),
         })
@@ -286,10 +289,13 @@ impl Store for SledStore {
     }
 
     fn status(&self) -> StoreStatus {
-        let totals = self.with_tree(|tree| Ok(tree.applied()?.totals));
+        let read = self.with_tree(|tree| Ok(tree.applied()?.totals));
+        let mut last = self.last_totals.lock();
+        let totals = read.unwrap_or(*last);
+        *last = totals;
         StoreStatus {
             engine: "sled",
-            totals: totals.unwrap_or_default(),
+            totals,
             queued_commits: self.committer.queued_commits(),
             state: self.committer.state().borrow().clone(),
         }
