@@ -76,6 +76,7 @@ impl Faults {
             let mut turns = self.turns.lock();
             turns.0 += 1;
             let turn = turns.0;
+            self.released.notify_all();
             self.released.wait_while(&mut turns, |turns| turn > turns.1);
             return Ok(());
         }
@@ -113,6 +114,12 @@ impl Faults {
     fn hold(&self) {
         let mut turns = self.turns.lock();
         turns.1 = turns.0;
+    }
+
+    /// Waits until the committer waits for this turn.
+    fn until_waiting(&self, turn: usize) {
+        let mut turns = self.turns.lock();
+        self.released.wait_while(&mut turns, |turns| turns.0 < turn);
     }
 
     fn give_turns(&self, count: usize) {

@@ -194,9 +194,28 @@ async fn a_newer_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).await.unwrap().close().await.unwrap();
     let format = fs::read_to_string(dir.path().join("FORMAT")).unwrap();
-    fs::write(dir.path().join("FORMAT"), format.replace("\"format\": 2", "\"format\": 3, \"new\": {}")).unwrap();
+    let later = format.replace("\"format\": 2", "\"format\": 3, \"new\": {}");
+    fs::write(dir.path().join("FORMAT"), &later).unwrap();
+    let error = refusal(dir.path()).await;
+    assert!(error.contains("fails its checksum"), "{error}");
+    fs::write(dir.path().join("FORMAT"), later.replace("\"checksum\"", "\"sum\"")).unwrap();
     let error = refusal(dir.path()).await;
     assert!(error.contains("format 3"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_kill_leaves_of_a_file_that_was_to_be_replaced_does_not_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await.unwrap();
+    commit(&store, put(0, "first")).await;
+    store.close().await.unwrap();
+    let log = dir.path().join("commit-log");
+    let unfinished = ["00000000000000000001.tmp", "clean-close.tmp"].map(|name| log.join(name));
+    unfinished.iter().for_each(|path| fs::write(path, "half").unwrap());
+    let store = open(dir.path()).await.unwrap();
+    assert!(unfinished.iter().all(|path| !path.exists()));
+    assert_eq!(names(&store).await, ["first"]);
+    store.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

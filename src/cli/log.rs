@@ -1,11 +1,11 @@
-//! Where log lines go: to standard error, pretty on a terminal and JSON otherwise.
+//! Where log lines go: to standard error, pretty on a terminal and JSON otherwise, and without anybody waiting for it.
 
 use std::io::IsTerminal;
 
 use anyhow::Context;
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::observe::{Repetitions, log_filter};
+use crate::observe::{Repetitions, StandardError, log_filter};
 use crate::server::{LogFormat, LogSettings};
 
 /// Sets up the process's log, which tells of panics too.
@@ -23,7 +23,7 @@ pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
         LogFormat::Pretty => true,
         LogFormat::Json => false,
     };
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(StandardError);
     if pretty {
         tracing::subscriber::set_global_default(registry.with(lines))
     } else {

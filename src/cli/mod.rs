@@ -25,6 +25,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use crate::observe::standard_error;
 use crate::server::{Settings, SettingsError};
 
 /// The exit code for a bad configuration (EX_CONFIG of sysexits.h).
@@ -209,7 +210,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
     };
-    match result {
+    let exit_code = match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has read enough.
         Err(error) if output::is_stdout_closed(&error) => ExitCode::SUCCESS,
@@ -217,10 +218,12 @@ pub fn run(cli: Cli) -> ExitCode {
             if let Some(usage) = error.downcast_ref::<clap::Error>() {
                 usage.exit();
             }
-            eprintln!("profilestore: {}", text(&error));
+            standard_error::say_last(&format!("profilestore: {}", text(&error)));
             ExitCode::from(code(&error))
         }
-    }
+    };
+    standard_error::flush();
+    exit_code
 }
 
 /// The error with its causes, but for those whose text the error before them has said already.

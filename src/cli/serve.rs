@@ -7,7 +7,7 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ServeArgs, log};
-use crate::observe::log_filter;
+use crate::observe::{log_filter, standard_error};
 use crate::server::{ServeError, Server, Settings};
 
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
@@ -23,7 +23,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
             () = signals.next() => {
                 // What is on disk is as good as after a kill, which is good; waiting for a long recovery or a
                 // large sample would only make the operator send the next signal.
-                eprintln!("profilestore: stopped by a signal before it was ready");
+                standard_error::say_last("profilestore: stopped by a signal before it was ready");
                 std::process::exit(1);
             }
         };
@@ -40,7 +40,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
             signals.next().await;
             tokio::spawn(async move {
                 signals.next().await;
-                eprintln!("profilestore: stopped by a second signal, without draining");
+                standard_error::say_last("profilestore: stopped by a second signal, without draining");
                 std::process::exit(1);
             });
         });
@@ -54,7 +54,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     {
         // sled panics when it is dropped after a failed write, and what waits for the disk does not end, so nothing is
         // dropped any more.
-        eprintln!("profilestore: {error:#}");
+        standard_error::say_last(&format!("profilestore: {error:#}"));
         std::process::exit(1);
     }
     result

@@ -5,7 +5,7 @@
 //! `rpc::observed` tells about each call: the cells first, then those who look at single calls. One of these is [`slow_calls`],
 //! which writes a line; [`traces`] makes the spans of recorded calls, with [`origin`] for where a call comes from.
 //! [`log_filter`] and [`repetitions`] are about the log itself, and [`pace`] about how much of it there may be; [`panics`] counts
-//! defects.
+//! defects, and by way of [`standard_error`] a log that nobody takes holds up nobody.
 //!
 //! What the cache, the feed and the store know is asked of them by the server when somebody wants to see it.
 //!
@@ -26,6 +26,7 @@ pub mod panics;
 pub mod repetitions;
 pub mod slow_calls;
 pub mod slowest_calls;
+pub mod standard_error;
 pub mod traces;
 
 pub use calls::{CallFigures, Calls, MethodFigures};
@@ -35,3 +36,4 @@ pub use observer::{CallSink, EndedCall, Observer, Traffic};
 pub use origin::Origin;
 pub use repetitions::Repetitions;
 pub use slow_calls::SlowCalls;
+pub use standard_error::StandardError;

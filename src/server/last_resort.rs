@@ -2,10 +2,12 @@
 //!
 //! A disk that does not answer keeps in the kernel whatever waits for it: a serving thread that reads, with all its
 //! connections and the timers that would bound them, or the closing of the store. So the bound is kept by a thread that
-//! touches neither the disk nor a runtime. What was acknowledged is in the log, as after a kill.
+//! touches neither the disk nor a runtime, and waits for its last line no longer than a moment. What was acknowledged is in the log, as after a kill.
 
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
+
+use crate::observe::standard_error;
 
 /// A bound on a step. When this is dropped the step has ended in time.
 #[must_use]
@@ -18,8 +20,9 @@ impl LastResort {
     pub fn exit_after(bound: Duration, step: &'static str, why: &str) -> Self {
         let why = why.to_owned();
         Self::after(bound, move || {
-            // Only to the standard error: the log may have a lock that a thread keeps which hangs.
-            eprintln!("profilestore: {step} has not ended within {bound:?}, so the process ends as it is ({why})");
+            standard_error::say_last(&format!(
+                "profilestore: {step} has not ended within {bound:?}, so the process ends as it is ({why})"
+            ));
             std::process::exit(1);
         })
     }

@@ -178,3 +178,54 @@ async fn a_log_that_ends_before_the_newest_snapshot_is_refused_by_all_who_build_
     fs::remove_dir_all(early.join("sled")).unwrap();
     assert_eq!(contents(&open(&early).await.unwrap()).await.len(), 40);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_mark_of_a_clean_close_is_refused_by_its_name_and_repaired_without_a_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    let store = filled(&whole).await;
+    store.snapshot().await.unwrap();
+    commit(&store, put(3, 9)).await;
+    let expected = contents(&store).await;
+    store.close().await.unwrap();
+    // Every bit is refused; the repair, which takes longer, is tried with one bit of each part.
+    for bit in 0..8 * 20 {
+        let case = dir.path().join("case");
+        copy_dir(&whole, &case);
+        let mark = case.join("commit-log/clean-close");
+        let mut bytes = fs::read(&mark).unwrap();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&mark, bytes).unwrap();
+        let refused = open(&case).await.err().expect("it opened").to_string();
+        assert!(
+            refused.contains("the mark of the last clean close") && refused.contains("profilestore repair"),
+            "{refused}"
+        );
+        if [0, 8 * 8 + 1, 8 * 12, 8 * 19 + 7].contains(&bit) {
+            let problems = verify_offline(&options(&case)).unwrap().problems;
+            assert!(matches!(&*problems, [one] if one.remedy.contains("profilestore repair")), "{problems:?}");
+            assert_eq!(repair(&options(&case)).unwrap(), Repaired::Whole { profiles: 40, end_was_compared: true });
+            assert!(case.join("commit-log/clean-close.damaged").exists(), "the mark is kept");
+            assert_eq!(verify_offline(&options(&case)).unwrap().problems, []);
+            let store = open(&case).await.unwrap();
+            assert_eq!(contents(&store).await, expected);
+            store.close().await.unwrap();
+        }
+        fs::remove_dir_all(&case).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_mark_does_not_hide_that_the_log_has_lost_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path()).await;
+    store.snapshot().await.unwrap();
+    commit(&store, put(3, 9)).await;
+    store.close().await.unwrap();
+    flip(&dir.path().join("commit-log/clean-close"), 9);
+    shorten_log(dir.path());
+    let before = files_of(dir.path());
+    let refused = repair(&options(dir.path())).expect_err("it was repaired").to_string();
+    assert!(refused.contains("but the state behind it was at 121"), "{refused}");
+    assert_eq!(files_of(dir.path()), before, "the mark is where it was");
+}

@@ -149,3 +149,42 @@ async fn a_disk_that_refuses_the_mark_of_a_failed_batch_too_loses_nothing() {
     copy_dir(&live, &copy);
     go_on(&copy, 2, 3, "no mark").await;
 }
+
+/// A caller whose code panics when it is woken.
+struct Panics;
+
+impl std::task::Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("wanted");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_committer_that_panics_between_two_groups_fails_the_store() {
+    let (dir, faults) = (tempfile::tempdir().unwrap(), Faults::new(None));
+    let live = dir.path().join("live");
+    let store = open_held(&live, &faults).await;
+    {
+        // Of the callers of one thread the committer wakes the last first, and the others when it has nothing to do.
+        let (panics, idle) = (std::task::Waker::from(Arc::new(Panics)), std::task::Waker::noop());
+        let mut commits = round(0).into_iter().map(|commit| Box::pin(store.commit(commit)));
+        let mut callers: Vec<_> = commits.by_ref().take(2).collect();
+        for (caller, waker) in callers.iter_mut().zip([&panics, idle]) {
+            assert!(caller.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
+        }
+        faults.give_turns(usize::MAX);
+        let mut state = store.watch_state();
+        let failed = state.wait_for(|state| matches!(state, StoreState::Failed { .. }));
+        tokio::time::timeout(std::time::Duration::from_secs(60), failed).await.expect("it has not failed").unwrap();
+        callers.into_iter().for_each(std::mem::forget);
+    }
+    let late = store.commit(round(1).remove(0)).await;
+    assert!(matches!(&late, Err(StoreError::Failed { cause }) if cause == "the committer panicked"), "{late:?}");
+    assert!(matches!(store.close().await, Err(StoreError::Failed { .. })));
+    let copy = dir.path().join("copy");
+    copy_dir(&live, &copy);
+    let store = open(&copy, &Faults::new(None)).await.unwrap();
+    let made = contents(&store).await;
+    assert_eq!(made.len(), 4, "what was logged is there: {made:?}");
+    store.close().await.unwrap();
+}

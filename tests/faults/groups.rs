@@ -97,3 +97,28 @@ async fn a_request_that_panics_fails_the_store_and_everybody_in_its_group_is_tol
     assert_eq!(contents(&store).await, after(1));
     store.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sled_is_flushed_in_its_time_also_while_all_writes_are_refused() {
+    let (dir, faults) = (tempfile::tempdir().unwrap(), Faults::new(None));
+    let free_bytes = Arc::new(std::sync::atomic::AtomicU64::new(1000));
+    let says = free_bytes.clone();
+    let disk = faults.disk().with_free_bytes(move |_| Ok(says.load(Ordering::Relaxed)));
+    let space = profilestore::engine::sled::SpaceBounds { min_free_bytes: 100, ballast_bytes: 0 };
+    let options = SledOptions { disk, space, ..options(dir.path(), &faults) };
+    faults.hold();
+    let store = SledStore::open(options, Arc::new(NoObserver)).await.unwrap();
+    let flushes = || store.figures().steps().find(|(name, _)| *name == "flush").unwrap().1.count();
+    assert!(together(&store, &faults, round(0)).await.iter().all(Result::is_ok));
+    let before = flushes();
+    free_bytes.store(1, Ordering::Relaxed);
+    // So long is the answer about the room good, and longer than sled may stay unflushed.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let refused = together(&store, &faults, round(1)).await;
+    assert!(refused.iter().all(|answer| *answer == Err(StoreError::DiskLow)), "{refused:?}");
+    // The committer waits for its next turn, behind the refusals: it has not come to look whether the queue is empty.
+    faults.until_waiting(3);
+    assert_eq!(flushes(), before + 1);
+    faults.give_turns(usize::MAX);
+    store.close().await.unwrap();
+}

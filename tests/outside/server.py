@@ -87,6 +87,8 @@ class Server:
             config_path.write_text(config)
             self._arguments += ["--config", str(config_path)]
         self._process: subprocess.Popen[bytes] | None = None
+        # Where its standard error goes at the next start, instead of the log.
+        self.stderr: int | None = None
 
     def __enter__(self) -> "Server":
         self.start()
@@ -113,8 +115,9 @@ class Server:
         command = [str(release_binary()), "serve", "--data-dir", str(self.data_dir)]
         command += ["--listen", self.address, "--admin-listen", self.admin_address, *self._arguments]
         with self.log_path.open("ab") as log:
+            stderr = log if self.stderr is None else self.stderr
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=stderr, env=self._environment
             )
 
     def start(self) -> None:

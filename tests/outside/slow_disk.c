@@ -1,8 +1,10 @@
 /* A disk that is slow or does not come back, for disk_check.py: loaded before the C library, it makes fdatasync and fsync of
  * files whose path contains $SLOW_DISK, and reads at a place of files whose path contains $SLOW_DISK_READS, take
- * $SLOW_DISK_MILLISECONDS longer, or a minute, as long as the file $SLOW_DISK_SWITCH exists. */
+ * $SLOW_DISK_MILLISECONDS longer, or a minute, as long as the file $SLOW_DISK_SWITCH exists. The first that is held leaves
+ * $SLOW_DISK_SWITCH.held. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +19,9 @@ static void wait_if_slow(int fd, const char *which) {
     if (length < 0) return;
     path[length] = 0;
     if (strstr(path, part) == NULL) return;
+    snprintf(path, sizeof path, "%s.held", on);
+    int held = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    if (held >= 0) close(held);
     const char *milliseconds = getenv("SLOW_DISK_MILLISECONDS");
     if (milliseconds == NULL) sleep(60);
     else usleep(1000 * atoi(milliseconds));

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use profilestore::engine::sled::repair;
+use profilestore::engine::sled::{Repaired, repair};
 use profilestore::store::StoreError;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -291,4 +291,41 @@ async fn a_state_that_the_machine_does_not_let_be_read_is_left_alone_and_repair_
     assert!(dir.path().join("sled/elsewhere").exists() && !dir.path().join("sled-set-aside-1").exists());
     repair(&options(dir.path(), &time)).unwrap();
     assert_eq!(contents(&open(options(dir.path(), &time)).await.unwrap()).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_the_machine_does_not_let_be_read_is_not_given_up() {
+    let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
+    let (killed, expected) = killed_store(dir.path(), &time, true).await;
+    // A record is missing, which a salvage would not notice.
+    let db = sled::Config::new().path(killed.join("sled")).segment_size(2 * 1024 * 1024).open().unwrap();
+    db.remove("ruser-7").unwrap().unwrap();
+    drop(db);
+    for damage in ["suspect", "not a database"] {
+        let copy = dir.path().join(damage);
+        copy_dir(&killed, &copy);
+        if damage == "suspect" {
+            fs::write(copy.join("sled-suspect"), "").unwrap();
+        } else {
+            fs::write(copy.join("sled").join("db"), damage).unwrap();
+        }
+        let snapshot = snapshots_of(&copy).remove(0);
+        let elsewhere = copy.join("elsewhere");
+        fs::rename(&snapshot, &elsewhere).unwrap();
+        fs::create_dir(&snapshot).unwrap();
+        let refused = [
+            open(options(&copy, &time)).await.err().expect("it opened").to_string(),
+            repair(&options(&copy, &time)).expect_err("it was repaired").to_string(),
+        ];
+        for refused in refused {
+            assert!(refused.contains("make room or see to the disk") && !refused.contains("backup"), "{refused}");
+        }
+        assert!(!copy.join("sled-set-aside-1").exists() && !copy.join("sled-rebuilt").exists());
+        fs::remove_dir(&snapshot).unwrap();
+        fs::rename(&elsewhere, &snapshot).unwrap();
+        assert!(matches!(repair(&options(&copy, &time)).unwrap(), Repaired::Whole { .. }), "{damage}");
+        let store = open(options(&copy, &time)).await.unwrap();
+        assert_eq!(contents(&store).await, expected, "{damage}");
+        store.close().await.unwrap();
+    }
 }

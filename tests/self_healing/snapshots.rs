@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use profilestore::engine::Disk;
+use profilestore::store::{StoreError, StoreState};
 
 use super::*;
 
@@ -202,4 +203,36 @@ async fn open_again(dir: &Path, time: &Time) -> BTreeMap<String, Record> {
     let found = contents(&store).await;
     store.close().await.unwrap();
     found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_maintenance_thread_that_panics_fails_the_store_and_the_next_start_checks_all_of_it() {
+    let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
+    let armed = Arc::new(AtomicU64::new(0));
+    let panics = armed.clone();
+    let disk = Disk::system().with_free_bytes(move |_| {
+        let is_maintenance = std::thread::current().name() == Some("maintenance");
+        assert!(!is_maintenance || panics.load(Ordering::Relaxed) == 0, "wanted");
+        Ok(u64::MAX / 4)
+    });
+    let store = open(SledOptions { disk, ..unchecked(dir.path(), &time) }).await.unwrap();
+    write_some(&store, 0..1).await;
+    let expected = contents(&store).await;
+    armed.store(1, Ordering::Relaxed);
+    let mut state = store.watch_state();
+    let failed = state.wait_for(|state| matches!(state, StoreState::Failed { .. }));
+    tokio::time::timeout(Duration::from_secs(60), failed).await.expect("it has not failed").unwrap();
+    for refused in [store.snapshot().await.map(|_| ()), store.backup().await.map(|_| ()), store.close().await] {
+        assert!(
+            matches!(&refused, Err(StoreError::Failed { cause }) if cause.contains("maintenance")),
+            "{refused:?}"
+        );
+    }
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(dir.path(), copy.path());
+    assert!(copy.path().join("sled-doubtful").exists());
+    let store = open(unchecked(copy.path(), &time)).await.unwrap();
+    assert!(store.figures().open().check_took.is_some(), "the state was not checked");
+    assert_eq!(contents(&store).await, expected);
+    store.close().await.unwrap();
 }

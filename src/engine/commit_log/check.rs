@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::close_mark;
+use super::close_mark::{self, CloseMark};
 use super::reach::LogReach;
 use super::segment::{self, SegmentEnd, SegmentError};
 use crate::model::Incarnation;
@@ -12,14 +12,25 @@ use crate::model::Incarnation;
 pub struct LogProblem {
     /// In a sentence.
     pub what: String,
-    /// It is the log's end that is damaged or missing: a store does not open with it.
-    pub at_end: bool,
+    /// Where.
+    pub at: DamageAt,
+}
+
+/// Where a log is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DamageAt {
+    /// Before its end. A store opens with it.
+    Middle,
+    /// At its end, or the end is missing. A store does not open with it.
+    End,
+    /// The mark of the last clean close, and as far as is known nothing else. A store does not open with it.
+    CloseMark,
 }
 
 /// The first thing that is wrong with the log: its segments must follow each other without a gap and be whole, and it must
 /// reach what is known of it and the mark of the last clean close. A torn end is not wrong.
 pub fn check_log(dir: &Path, incarnation: Incarnation, reach: LogReach) -> Option<LogProblem> {
-    let at_end = |what: String| Some(LogProblem { what, at_end: true });
+    let at_end = |what: String| Some(LogProblem { what, at: DamageAt::End });
     let firsts = match segment::list(dir) {
         Ok(firsts) => firsts,
         Err(error) => return at_end(format!("the commit log cannot be read: {error}")),
@@ -28,7 +39,8 @@ pub fn check_log(dir: &Path, incarnation: Incarnation, reach: LogReach) -> Optio
     let mut next = oldest;
     for (position, &first) in firsts.iter().enumerate() {
         let is_last = position + 1 == firsts.len();
-        let problem = |what: String| Some(LogProblem { what, at_end: is_last });
+        let at = if is_last { DamageAt::End } else { DamageAt::Middle };
+        let problem = |what: String| Some(LogProblem { what, at });
         if first != next {
             return problem(format!("the commit log has a gap: segment {first} follows {}", next - 1));
         }
@@ -49,8 +61,12 @@ pub fn check_log(dir: &Path, incarnation: Incarnation, reach: LogReach) -> Optio
         return at_end(what);
     }
     match close_mark::read(dir) {
-        Err(error) => at_end(error.to_string()),
-        Ok(Some(marked)) if marked + 1 != next => {
+        Err(error) => at_end(format!("the mark of the last clean close cannot be read: {error}")),
+        Ok(CloseMark::Damaged) => {
+            let what = "the mark of the last clean close is damaged".to_owned();
+            Some(LogProblem { what, at: DamageAt::CloseMark })
+        }
+        Ok(CloseMark::At(marked)) if marked + 1 != next => {
             at_end(format!("the commit log ends at {} but was closed cleanly at {marked}", next - 1))
         }
         Ok(_) => None,

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::close_mark;
+use super::close_mark::{self, CloseMark};
 use super::codec::LoggedGroup;
 use super::frame::{HEADER_BYTES, SegmentHeader, VERSION};
 use super::segment::{self, SegmentEnd, SegmentError};
@@ -78,6 +78,11 @@ pub enum KeptLogError<E> {
     /// The content is damaged.
     #[error("{0}")]
     Corrupt(String),
+    /// How far it must reach cannot be said.
+    #[error(
+        "the mark of its last clean close is damaged, so nothing says whether its end is there; move the file clean-close out of it to take what there is"
+    )]
+    DamagedMark,
     /// It was written by a later version.
     #[error("it has format {0}; this version reads up to {VERSION}")]
     Newer(u32),
@@ -100,7 +105,10 @@ pub fn read_kept<E>(
     mut on_group: impl FnMut(LoggedGroup) -> Result<(), E>,
 ) -> Result<KeptEnd, KeptLogError<E>> {
     // Before the segments: a log that goes on behind its mark was opened again.
-    let close_mark = close_mark::read(dir)?;
+    let close_mark = match close_mark::read(dir)? {
+        CloseMark::Damaged => return Err(KeptLogError::DamagedMark),
+        mark => mark.sequence(),
+    };
     let firsts = segment::list(dir)?;
     let Some(&oldest) = firsts.first() else { return Err(KeptLogError::Empty) };
     ensure_of(dir, oldest, incarnation)?;

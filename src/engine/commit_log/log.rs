@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::close_mark;
+use super::close_mark::{self, CloseMark};
 use super::codec::{LoggedGroup, encode_group, sequence_numbers};
 use super::frame::{HEADER_BYTES, MAX_PAYLOAD_BYTES, SegmentHeader, VERSION, encode_frame};
 use super::reach::LogReach;
@@ -59,6 +59,14 @@ pub enum LogError<E = std::convert::Infallible> {
         /// What the state has applied.
         applied: u64,
     },
+    /// Whether the log was closed, and where, cannot be said.
+    #[error(
+        "the mark of the last clean close in {dir} is damaged, and perhaps nothing else; `profilestore repair` sets it aside if the commit log is whole"
+    )]
+    DamagedMark {
+        /// The log's directory.
+        dir: PathBuf,
+    },
     /// The one who takes the groups failed.
     #[error("the commit log cannot be replayed: {0}")]
     Replay(E),
@@ -77,8 +85,13 @@ impl<E> LogError<E> {
 
 /// Whether there is a log without the mark of a clean close: who wrote it last was killed, failed, or still writes. Asked before the
 /// log is opened, which takes the mark away.
-pub fn was_left_open(dir: &Path) -> io::Result<bool> {
-    Ok(!segment::list(dir)?.is_empty() && close_mark::read(dir)?.is_none())
+pub fn was_left_open<E>(dir: &Path) -> Result<bool, LogError<E>> {
+    let io = |source| LogError::Io { dir: dir.to_owned(), source };
+    match close_mark::read(dir).map_err(io)? {
+        CloseMark::Missing => Ok(!segment::list(dir).map_err(io)?.is_empty()),
+        CloseMark::At(_) => Ok(false),
+        CloseMark::Damaged => Err(LogError::DamagedMark { dir: dir.to_owned() }),
+    }
 }
 
 /// The log, open for appending. One owner, one thread.
@@ -123,10 +136,14 @@ impl CommitLog {
     ) -> Result<Self, LogError<E>> {
         let io = |source| LogError::Io { dir: dir.to_owned(), source };
         let firsts = segment::list(dir).map_err(io)?;
-        let close_mark = close_mark::read(dir).map_err(io)?;
+        let close_mark = match close_mark::read(dir).map_err(io)? {
+            CloseMark::Damaged => return Err(LogError::DamagedMark { dir: dir.to_owned() }),
+            mark => mark.sequence(),
+        };
         if let Some(what) = reach.misses(!firsts.is_empty(), u64::MAX) {
             return Err(LogError::Corrupt(what));
         }
+        segment::remove_unfinished(dir).map_err(io)?;
         // A kill may have come between the creation of a file and the sync of its entry.
         durable_file::sync_dir(dir).map_err(io)?;
         if let (Some(&last), None) = (firsts.last(), close_mark) {

@@ -94,14 +94,26 @@ impl LogReader {
     /// The changes after a sequence number, up to `through`, which must be durable. A page ends with a commit
     /// group where it can.
     pub fn read(&self, after: u64, through: u64, bounds: ChangeBounds) -> Result<LogPage, ReadError> {
+        self.read_watched(after, through, bounds, &|| ())
+    }
+
+    /// The same; `comes_on` is told of each commit group that is read or passed.
+    pub fn read_watched(
+        &self,
+        after: u64,
+        through: u64,
+        bounds: ChangeBounds,
+        comes_on: &dyn Fn(),
+    ) -> Result<LogPage, ReadError> {
         let mut page = Page::new(self.incarnation, after, through, bounds);
         if after >= through {
             return Ok(page.page);
         }
         let mut passed = Vec::new();
-        let (mut walk, mut expected) = self.seek(after + 1, &mut passed)?;
+        let (mut walk, mut expected) = self.seek(after + 1, &mut passed, comes_on)?;
         let mut block = None;
         let end = loop {
+            comes_on();
             let place = walk.place(expected);
             if page.is_full() {
                 break place;
@@ -129,7 +141,7 @@ impl LogReader {
     }
 
     /// The frame that has a sequence number.
-    fn seek(&self, next: u64, passed: &mut Vec<Place>) -> Result<(FrameWalk, u64), ReadError> {
+    fn seek(&self, next: u64, passed: &mut Vec<Place>, comes_on: &dyn Fn()) -> Result<(FrameWalk, u64), ReadError> {
         if let Some(place) = self.places.lock().ended_before(next)
             && let Some(walk) = FrameWalk::at(&self.dir, place)?
         {
@@ -150,7 +162,7 @@ impl LogReader {
             };
             let first_sequence = known.map_or(segment, |place| place.first_sequence);
             let from = walk.place(first_sequence);
-            let place = walk_to(&mut walk, next, from, passed)?;
+            let place = walk_to(&mut walk, next, from, passed, comes_on)?;
             return Ok((walk, place.first_sequence));
         }
         Err(ReadError::Truncated { oldest: self.oldest()? })
@@ -173,9 +185,16 @@ impl LogReader {
 }
 
 /// Goes on from a known frame to the one that has the sequence number `next`.
-fn walk_to(walk: &mut FrameWalk, next: u64, from: Place, passed: &mut Vec<Place>) -> io::Result<Place> {
+fn walk_to(
+    walk: &mut FrameWalk,
+    next: u64,
+    from: Place,
+    passed: &mut Vec<Place>,
+    comes_on: &dyn Fn(),
+) -> io::Result<Place> {
     let (mut found, mut block) = (from, from.offset / BLOCK_BYTES);
     while let Some(first_sequence) = walk.peek()?.filter(|first| *first <= next) {
+        comes_on();
         found = walk.place(first_sequence);
         if found.offset / BLOCK_BYTES != block {
             block = found.offset / BLOCK_BYTES;

@@ -26,6 +26,17 @@ pub fn list(dir: &Path) -> io::Result<Vec<u64>> {
     Ok(firsts)
 }
 
+/// Removes what a kill left of a file that was to replace another one as a whole.
+pub fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "tmp") {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
 /// What reading a segment came to.
 pub enum SegmentEnd {
     /// The file ends with its last good frame.

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::answers::{Answering, Round};
-use super::committer::{Answer, CommitterParts, Message, Queued, Request, fail};
+use super::committer::{Answer, CommitterParts, Message, Queued, Request, latch};
 use super::doubt::Doubt;
 use super::figures::SledFigures;
 use super::gathering::Gathering;
@@ -157,7 +157,7 @@ impl CommitThread {
     }
 
     /// Works until the close, or until nobody can send any more.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(&mut self) {
         loop {
             self.guarded(|this| this.pass(Point::Waiting));
             let next = self.next();
@@ -192,7 +192,7 @@ impl CommitThread {
             }
         }
         // First the state, then the callers: none of them may take a failure for an orderly close.
-        fail(&self.state, cause.clone());
+        let failure = latch(&self.state, cause.clone());
         let undecided = self.undecided.drain(..).map(|request| {
             self.queued.leave(request.size_bytes);
             request.answer
@@ -200,6 +200,7 @@ impl CommitThread {
         let callers = self.answers.drain(..).map(|(answer, _)| answer).chain(undecided);
         self.round.hand_out(callers.map(|answer| (answer, Err(StoreError::Failed { cause: cause.clone() }))));
         self.round.finish();
+        failure.tell();
     }
 
     fn has_failed(&self) -> bool {
@@ -208,6 +209,10 @@ impl CommitThread {
 
     fn pass(&self, point: Point) -> Result<(), StoreError> {
         self.disk.pass(point).map_err(|error| StoreError::Failed { cause: error.to_string() })
+    }
+
+    fn has_room(&self) -> bool {
+        self.progress.during(Step::AskForRoom, || self.space.has_room())
     }
 
     /// Waits for a request and takes with it what else is queued and fits.
@@ -279,18 +284,20 @@ impl CommitThread {
             StoreState::Failed { cause } => Some(StoreError::Failed { cause: cause.clone() }),
             _ => None,
         };
-        if let Some(refusal) = refusal.or_else(|| (!self.space.has_room()).then_some(StoreError::DiskLow)) {
+        if let Some(refusal) = refusal.or_else(|| (!self.has_room()).then_some(StoreError::DiskLow)) {
             let refused = self.undecided.drain(..).map(|request| {
                 self.queued.leave(request.size_bytes);
                 (request.answer, Err(refusal.clone()))
             });
             self.round.hand_out(refused);
-            return Ok(());
+            // What was taken before becomes durable in sled in its time, however many are refused.
+            return self.flush_if_due();
         }
         let began = Instant::now();
         let time = self.rules.clock.now().max(self.applied.time);
         self.requests.forget_old(time);
-        let (group, effect) = self.decide(time)?;
+        let progress = self.progress.clone();
+        let (group, effect) = progress.during(Step::Decide, || self.decide(time))?;
         self.pass(Point::Decided)?;
         let changes = group.changes.len();
         let is_empty = changes == 0 && group.requests.is_empty();
@@ -299,6 +306,10 @@ impl CommitThread {
         made?;
         self.gathering.answered(self.answers.len(), self.queued.commits(), began.elapsed());
         self.round.hand_out(self.answers.drain(..));
+        self.flush_if_due()
+    }
+
+    fn flush_if_due(&mut self) -> Result<(), StoreError> {
         let flush_due = self.unflushed.as_ref().is_some_and(|unflushed| {
             unflushed.groups >= FLUSH_GROUPS
                 || unflushed.bytes >= FLUSH_BYTES
@@ -385,7 +396,7 @@ impl CommitThread {
             self.round.finish();
             self.flush_sled()?;
             self.checkpoint.store(self.applied.sequence, Ordering::Release);
-            self.space.ask();
+            self.progress.during(Step::AskForRoom, || self.space.ask());
         }
         Ok(())
     }

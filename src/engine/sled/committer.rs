@@ -4,6 +4,7 @@
 //! Invariants: what was queued is answered, at the latest when the thread ends; a full queue refuses at once;
 //! a caller never takes a failure for an orderly close.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -20,7 +21,7 @@ use super::doubt::Doubt;
 use super::figures::SledFigures;
 use super::head::Head;
 use super::keys::Applied;
-use super::read_watch::Reading;
+use super::read_watch::{LongReads, Reading};
 use super::space::SpaceWatch;
 use super::tree::Tree;
 use super::watchdog::{Progress, Watchdog};
@@ -125,11 +126,16 @@ impl Committer {
         let progress = Arc::new(Progress::new(parts.figures.clone()));
         let watchdog = Watchdog::start(progress.clone(), sync_timeout, state.clone())?;
         let thread = CommitThread::new(parts, requests, queued.clone(), state.clone(), progress.clone());
-        let end = progress.until_the_end();
+        let (end, failed) = (progress.until_the_end(), state.clone());
         let thread = std::thread::Builder::new().name("committer".into()).spawn(move || {
             let _end = end;
             let_others_go_first();
-            thread.run();
+            let mut thread = thread;
+            // A step of the thread catches its panics. What is between them may panic too: it wakes callers, whose code may be
+            // anything. Those who still wait are let go behind this.
+            if catch_unwind(AssertUnwindSafe(|| thread.run())).is_err() {
+                fail(&failed, "the committer panicked".into());
+            }
         })?;
         Ok(Self { queue, queued, bounds, thread: Mutex::new(Some(thread)), state, progress, watchdog })
     }
@@ -196,6 +202,11 @@ impl Committer {
         self.progress.reading()
     }
 
+    /// For reads of many rows, which must come from row to row.
+    pub(super) fn long_reads(&self) -> &LongReads {
+        self.progress.long_reads()
+    }
+
     /// Makes what is queued, then ends the thread. Blocks, but not behind a disk that hangs. Returns whether the
     /// store had not failed before.
     pub fn close(&self) -> bool {
@@ -256,13 +267,59 @@ impl Queued {
     }
 }
 
-pub(super) fn fail(state: &watch::Sender<StoreState>, cause: String) {
-    state.send_if_modified(|state| {
+/// The store has failed, and the log does not say so yet.
+#[must_use]
+pub(super) struct Failure(Option<String>);
+
+impl Failure {
+    /// Says so, if it is the first.
+    pub fn tell(self) {
+        if let Some(cause) = self.0 {
+            tracing::error!(cause, "the store has failed; it takes no more writes and must be opened anew");
+        }
+    }
+}
+
+/// From now on the store has failed. The line is left to the caller, for when nobody waits for anything any more: whoever
+/// writes the log must hold up neither the failure, nor those who ask for the state, nor those who wait for an answer.
+pub(super) fn latch(state: &watch::Sender<StoreState>, cause: String) -> Failure {
+    let first = state.send_if_modified(|state| {
         let first = !matches!(state, StoreState::Failed { .. });
         if first {
-            tracing::error!(cause, "the store has failed; it takes no more writes and must be opened anew");
-            *state = StoreState::Failed { cause };
+            *state = StoreState::Failed { cause: cause.clone() };
         }
         first
     });
+    Failure(first.then_some(cause))
+}
+
+pub(super) fn fail(state: &watch::Sender<StoreState>, cause: String) {
+    latch(state, cause).tell();
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+    use super::*;
+
+    /// Asks for the state at every line, as a thread would that answers a probe while the line is written.
+    struct Asks(watch::Receiver<StoreState>, watch::Sender<bool>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Asks {
+        fn on_event(&self, _: &tracing::Event<'_>, _: Context<'_, S>) {
+            let state = self.0.clone();
+            let (asked, answer) = std::sync::mpsc::channel();
+            std::thread::spawn(move || asked.send(matches!(*state.borrow(), StoreState::Failed { .. })));
+            self.1.send_replace(answer.recv_timeout(Duration::from_secs(10)) == Ok(true));
+        }
+    }
+
+    #[test]
+    fn the_state_is_failed_before_the_line_is_written_and_nobody_waits_for_the_line() {
+        let (state, has_failed) = (watch::Sender::new(StoreState::Open), watch::Sender::new(false));
+        let subscriber = tracing_subscriber::registry().with(Asks(state.subscribe(), has_failed.clone()));
+        tracing::subscriber::with_default(subscriber, || fail(&state, "a test".into()));
+        assert!(*has_failed.borrow(), "the line was written first, or with the state's lock held");
+    }
 }

@@ -9,8 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
+use super::format_file::{self, Format, FormatFile};
 use super::log_check::Files;
 use crate::engine::commit_log::CommitLog;
 use crate::engine::durable_file;
@@ -18,11 +17,7 @@ use crate::engine::sequence::new_incarnation;
 use crate::engine::snapshot::SnapshotDir;
 use crate::model::{Canonicalization, Incarnation};
 
-/// The format that this version writes, and the newest that it reads.
-///
-/// Format 2: the applied sequence has a digest beside it, which a reader of format 1 would take for damage. A
-/// directory of format 1 is raised when it is opened.
-pub const FORMAT_VERSION: u32 = 2;
+pub use super::format_file::FORMAT_VERSION;
 
 /// A lock may still be held for a moment after its holder was killed.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
@@ -94,17 +89,6 @@ pub enum DataDirError {
     },
 }
 
-/// What `FORMAT` says. Unknown fields are an error only in effect: a later format has a later version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Format {
-    format: u32,
-    incarnation: String,
-    canonicalization: Canonicalization,
-    /// Set while the index is being rebuilt: part of it still follows other settings.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    reindexing: bool,
-}
-
 /// A data directory that this process owns until the value is dropped.
 #[derive(Debug)]
 pub struct DataDir {
@@ -115,7 +99,7 @@ pub struct DataDir {
     incarnation: Incarnation,
     /// `FORMAT` was there when the directory was taken.
     was_made: bool,
-    /// `FORMAT` is there and of this version.
+    /// `FORMAT` is there, of this version and with its checksum.
     is_current: bool,
     /// Unlocked by the operating system when it is closed.
     _lock: File,
@@ -130,21 +114,23 @@ impl DataDir {
         durable_file::create_dir(path).map_err(access("created"))?;
         let lock = lock(path)?;
         let format = match fs::read(path.join("FORMAT")) {
-            Ok(bytes) => Some(parse_format(path, &bytes)?),
+            Ok(bytes) => Some(format_file::parse(path, &bytes)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(access("read")(error)),
         };
         // Kept also when `FORMAT` is raised in the middle of a rebuild of the index.
-        let reindexing = format.as_ref().is_some_and(|(_, format)| format.reindexing);
+        let reindexing = format.as_ref().is_some_and(|FormatFile { format, .. }| format.reindexing);
         let was_made = format.is_some();
-        let is_current = format.as_ref().is_some_and(|(_, format)| format.format == FORMAT_VERSION);
+        let is_current = format.as_ref().is_some_and(FormatFile::is_current);
         let (incarnation, canonicalization) = match format {
-            Some((incarnation, format)) if reindex => (incarnation, format.canonicalization),
-            Some((_, format)) if format.reindexing => {
+            Some(FormatFile { incarnation, format, .. }) if reindex => (incarnation, format.canonicalization),
+            Some(FormatFile { format, .. }) if format.reindexing => {
                 return Err(DataDirError::ReindexUnfinished { dir: path.to_owned() });
             }
-            Some((incarnation, format)) if format.canonicalization == wanted => (incarnation, wanted),
-            Some((_, Format { canonicalization: stored, .. })) => {
+            Some(FormatFile { incarnation, format, .. }) if format.canonicalization == wanted => {
+                (incarnation, wanted)
+            }
+            Some(FormatFile { format: Format { canonicalization: stored, .. }, .. }) => {
                 return Err(DataDirError::OtherCanonicalization {
                     dir: path.to_owned(),
                     stored: stored.fold_local_part,
@@ -190,14 +176,7 @@ impl DataDir {
     }
 
     fn write_format(&self) -> Result<(), DataDirError> {
-        let format = Format {
-            format: FORMAT_VERSION,
-            incarnation: format!("{:016x}", self.incarnation.0),
-            canonicalization: self.canonicalization,
-            reindexing: self.reindexing,
-        };
-        serde_json::to_vec_pretty(&format)
-            .map_err(io::Error::from)
+        format_file::encode(self.incarnation, self.canonicalization, self.reindexing)
             .and_then(|bytes| durable_file::replace(&self.path.join("FORMAT"), &bytes))
             .map_err(|source| DataDirError::Access { dir: self.path.clone(), action: "written", source })
     }
@@ -337,25 +316,6 @@ fn lock(dir: &Path) -> Result<File, DataDirError> {
             Err(TryLockError::Error(error)) => return Err(access(error)),
         }
     }
-}
-
-fn parse_format(dir: &Path, bytes: &[u8]) -> Result<(Incarnation, Format), DataDirError> {
-    let not_ours = |what: &str| DataDirError::NotOurs { dir: dir.to_owned(), what: what.to_owned() };
-    // The version first: a later format may have other fields.
-    let value: serde_json::Value =
-        serde_json::from_slice(bytes).map_err(|_| not_ours("its FORMAT file is not JSON"))?;
-    match value.get("format").and_then(serde_json::Value::as_u64) {
-        None => return Err(not_ours("its FORMAT file has no version")),
-        Some(found) if found > u64::from(FORMAT_VERSION) => {
-            let found = u32::try_from(found).unwrap_or(u32::MAX);
-            return Err(DataDirError::Newer { dir: dir.to_owned(), found });
-        }
-        Some(_) => {}
-    }
-    let format: Format = serde_json::from_value(value).map_err(|_| not_ours("its FORMAT file lacks a field"))?;
-    let incarnation =
-        u64::from_str_radix(&format.incarnation, 16).map_err(|_| not_ours("its FORMAT file has no incarnation"))?;
-    Ok((Incarnation(incarnation), format))
 }
 
 /// Removes what an interrupted creation left, after making sure that no store was ever there.

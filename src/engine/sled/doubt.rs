@@ -28,7 +28,7 @@ impl Doubt {
         if let Err(StoreError::Corrupt(what)) = &result
             && !self.noted.swap(true, Ordering::Relaxed)
         {
-            tracing::error!(%what, "a call met damage in sled's state; the next start checks all of it");
+            tracing::error!(%what, "sled's state may be damaged; the next start checks all of it");
             if let Err(error) = durable_file::replace(&self.mark, what.to_string().as_bytes()) {
                 tracing::error!(%error, "the mark for the next start could not be left");
             }

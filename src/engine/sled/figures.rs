@@ -43,7 +43,13 @@ impl Operation {
 }
 
 /// The committer's steps with their names, in order.
-const STEPS: [(Step, &str); 3] = [(Step::Append, "log_append"), (Step::Apply, "apply"), (Step::Flush, "flush")];
+const STEPS: [(Step, &str); 5] = [
+    (Step::Append, "log_append"),
+    (Step::Apply, "apply"),
+    (Step::Flush, "flush"),
+    (Step::Decide, "decide"),
+    (Step::AskForRoom, "ask_for_room"),
+];
 
 /// What was found and done when the store was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -69,6 +75,7 @@ pub struct SledFigures {
     group_writes: Histogram,
     log_bytes: AtomicU64,
     disk_low: AtomicBool,
+    flusher_ended: AtomicBool,
     /// `u64::MAX`: not asked.
     free_bytes: AtomicU64,
     snapshots: AtomicU64,
@@ -88,6 +95,7 @@ impl SledFigures {
             group_writes: Histogram::new(&SIZE_BOUNDS),
             log_bytes: AtomicU64::new(0),
             disk_low: AtomicBool::new(false),
+            flusher_ended: AtomicBool::new(false),
             free_bytes: AtomicU64::new(u64::MAX),
             snapshots: AtomicU64::new(0),
             snapshot_failures: AtomicU64::new(0),
@@ -117,6 +125,16 @@ impl SledFigures {
     pub(super) fn room(&self, free_bytes: u64, low: bool) {
         self.free_bytes.store(free_bytes, Ordering::Relaxed);
         self.disk_low.store(low, Ordering::Relaxed);
+    }
+
+    /// sled's own thread has ended.
+    pub(super) fn flusher_has_ended(&self) {
+        self.flusher_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether sled's own thread, which reclaims space, has ended; the store has failed then.
+    pub fn has_flusher_ended(&self) -> bool {
+        self.flusher_ended.load(Ordering::Relaxed)
     }
 
     /// A snapshot was made, or failed.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::blobs;
 use super::pacer::{Pacer, Stopped};
 use super::scan_pool::Cancelled;
-use crate::engine::commit_log::{LogError, LogProblem, LogReach, check_log, first_sequence, read_range};
+use crate::engine::commit_log::{DamageAt, LogError, LogProblem, LogReach, check_log, first_sequence, read_range};
 use crate::engine::snapshot::{SnapshotDir, SnapshotError, SnapshotReader};
 use crate::model::Incarnation;
 use crate::store::{StoreError, VerifyProgress};
@@ -15,6 +15,8 @@ use crate::store::{StoreError, VerifyProgress};
 const BACK_UP: &str = "make a backup now with `profilestore backup`, and restore it into a new data directory when the server is stopped: until then damage to sled cannot be healed";
 const LOST: &str =
     "restore a backup into a new data directory; the log is the truth, and what it has lost nothing else has";
+const REPAIR_MARK: &str =
+    "stop the server and run `profilestore repair`, which sets the mark aside if the commit log is whole";
 const NEXT_SNAPSHOT: &str = "make a backup now with `profilestore backup`, which also makes a new snapshot";
 
 /// While a file is replaced it is looked at again, so many times.
@@ -39,8 +41,13 @@ pub fn check_offline(
 ) -> Result<(), StoreError> {
     check_blobs(files, progress)?;
     let newest = check_snapshot(files, progress, &Cancelled::default(), pacer)?;
-    if let Some(LogProblem { what, at_end }) = check_log(&files.commit_log, files.incarnation, reach) {
-        progress.add(what, if at_end { LOST } else { BACK_UP });
+    if let Some(LogProblem { what, at }) = check_log(&files.commit_log, files.incarnation, reach) {
+        let remedy = match at {
+            DamageAt::Middle => BACK_UP,
+            DamageAt::End => LOST,
+            DamageAt::CloseMark => REPAIR_MARK,
+        };
+        progress.add(what, remedy);
     }
     if let Some(first) = first_sequence(&files.commit_log).map_err(io)? {
         check_begin(first, newest, progress);

@@ -5,7 +5,8 @@
 //! flushed into sled, covered by the newest snapshot that this process has made or read through, and held by nobody. What
 //! is held has a bound, and is given up when there is no room for writes.
 //!
-//! A state that turns out damaged while it is copied is marked, and the store fails: the next open rebuilds it.
+//! A state that turns out damaged while it is copied is marked, and the store fails: the next open rebuilds it. The same when the
+//! thread panics, as sled makes it on some damaged pages: without it no snapshot would be made and no log trimmed any more.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::committer::fail;
+use super::doubt::Doubt;
 use super::figures::SledFigures;
 use super::holds::Holds;
 use super::pacer::{Pacer, StopOnDrop, Stopper};
@@ -29,7 +31,7 @@ use crate::engine::commit_log::{HeldLog, Retention, bytes_after, first_sequence,
 use crate::engine::durable_file;
 use crate::engine::snapshot::{SnapshotDir, SnapshotError};
 use crate::model::{Canonicalization, Incarnation};
-use crate::store::{Clock, StoreError, StoreState};
+use crate::store::{Clock, Corruption, StoreError, StoreState};
 
 /// How often it looks whether there is something to do.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -57,6 +59,7 @@ pub struct MaintenanceParts {
     pub commit_log: PathBuf,
     pub snapshots: SnapshotDir,
     pub suspect_mark: PathBuf,
+    pub doubt: Doubt,
     pub incarnation: Incarnation,
     pub canonicalization: Canonicalization,
     pub policy: SnapshotPolicy,
@@ -90,6 +93,7 @@ pub struct Maintenance {
     /// Told when the thread has ended.
     ended: Stopper,
     sync_timeout: Duration,
+    state: watch::Receiver<StoreState>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -98,6 +102,7 @@ impl Maintenance {
     pub fn start(parts: MaintenanceParts) -> std::io::Result<Self> {
         let (messages, received) = sync_channel(1);
         let (stopper, ended, sync_timeout) = (Stopper::default(), Stopper::default(), parts.sync_timeout);
+        let state = parts.state.subscribe();
         let thread = Thread {
             parts,
             stopper: stopper.clone(),
@@ -111,7 +116,7 @@ impl Maintenance {
             let _end = end;
             thread.run(&received);
         })?;
-        Ok(Self { messages, stopper, ended, sync_timeout, thread: Mutex::new(Some(thread)) })
+        Ok(Self { messages, stopper, ended, sync_timeout, state, thread: Mutex::new(Some(thread)) })
     }
 
     /// Makes a snapshot now and trims the log behind it.
@@ -119,9 +124,16 @@ impl Maintenance {
         let (answer, answered) = oneshot::channel();
         self.messages.try_send(Message::Snapshot(answer)).map_err(|error| match error {
             TrySendError::Full(_) => StoreError::Overloaded,
-            TrySendError::Disconnected(_) => StoreError::Closed,
+            TrySendError::Disconnected(_) => self.why_ended(),
         })?;
-        answered.await.unwrap_or(Err(StoreError::Closed))
+        answered.await.unwrap_or_else(|_| Err(self.why_ended()))
+    }
+
+    fn why_ended(&self) -> StoreError {
+        match &*self.state.borrow() {
+            StoreState::Failed { cause } => StoreError::Failed { cause: cause.clone() },
+            StoreState::Open | StoreState::Closed => StoreError::Closed,
+        }
     }
 
     /// Ends the thread; a snapshot in the making is given up. Blocks for milliseconds, or as long as one sync may take.
@@ -159,6 +171,15 @@ struct Thread {
 
 impl Thread {
     fn run(mut self, messages: &Receiver<Message>) {
+        let worked = catch_unwind(AssertUnwindSafe(|| self.work(messages)));
+        if worked.is_err() {
+            let what = "the maintenance thread panicked";
+            let _ = self.parts.doubt.note::<()>(Err(StoreError::Corrupt(Corruption(what.into()))));
+            fail(&self.parts.state, format!("{what}; a restart checks the whole state"));
+        }
+    }
+
+    fn work(&mut self, messages: &Receiver<Message>) {
         self.look_at_the_clock();
         // The first look is at once: a process that is stopped and started often must come to its snapshots too.
         let mut wait = Duration::ZERO;
@@ -193,6 +214,12 @@ impl Thread {
 
     fn look(&mut self) {
         if matches!(*self.parts.state.borrow(), StoreState::Failed { .. }) {
+            return;
+        }
+        if self.parts.tree.flusher().has_ended() {
+            self.parts.figures.flusher_has_ended();
+            let what = "sled's flusher thread has ended, so nothing reclaims space any more";
+            fail(&self.parts.state, format!("{what}; a restart begins it anew"));
             return;
         }
         if let Err(error) = self.parts.ballast.take() {
@@ -285,7 +312,9 @@ impl Thread {
             }
             Err(SnapshotFailure::Stopped) => {}
             Err(SnapshotFailure::Damaged(what)) => {
-                let _ = durable_file::replace(&self.parts.suspect_mark, what.as_bytes());
+                if let Err(error) = durable_file::replace(&self.parts.suspect_mark, what.as_bytes()) {
+                    tracing::error!(%error, "sled's state could not be marked as damaged");
+                }
                 fail(&self.parts.state, format!("sled's state is damaged: {what}; a restart rebuilds it"));
             }
             Err(error) => {

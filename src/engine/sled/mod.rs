@@ -25,6 +25,8 @@ mod data_dir;
 mod domain_counts;
 mod doubt;
 mod figures;
+mod flusher;
+mod format_file;
 mod gathering;
 mod group_effect;
 mod group_trace;

@@ -12,7 +12,7 @@ use super::proven;
 use super::scan_pool::Cancelled;
 use super::state::{Trouble, open_tree};
 use super::verify::{REPAIR, Verification};
-use crate::engine::commit_log::{close_mark, first_sequence};
+use crate::engine::commit_log::{CloseMark, close_mark, first_sequence};
 use crate::store::{VerifyProgress, VerifyReport};
 
 /// Takes a data directory that exists; none is made.
@@ -64,7 +64,7 @@ pub fn verify(options: &SledOptions) -> Result<VerifyReport, OpenError> {
 fn check_not_behind(data_dir: &DataDir, applied: u64, progress: &VerifyProgress) -> Result<(), DataDirError> {
     let read = |source| data_dir.access("read", source);
     // A damaged mark is a problem of the log.
-    if let Ok(Some(marked)) = close_mark(&data_dir.commit_log())
+    if let Ok(CloseMark::At(marked)) = close_mark(&data_dir.commit_log())
         && applied < marked
     {
         progress.add(format!("the state has applied {applied} but the store was closed cleanly at {marked}"), REPAIR);

@@ -134,6 +134,18 @@ pub enum OpenError {
         /// What was tried and why it did not work.
         tried: String,
     },
+    /// sled's state is damaged, and the machine did not let another one be built: what is stored may give a whole one.
+    #[error(
+        "the state in {dir} is damaged ({damage}), and the machine did not let it be built anew ({tried}); nothing was changed; make room or see to the disk, and try again"
+    )]
+    RebuildFailed {
+        /// The data directory.
+        dir: PathBuf,
+        /// What is wrong with the state.
+        damage: String,
+        /// What was tried and why it did not work.
+        tried: String,
+    },
     /// sled's syncs do not reach the disk in this program.
     #[error(
         "sled's syncs do not go through profilestore's hook, so writes would not survive a power cut; this build must not be used"
@@ -151,6 +163,18 @@ pub enum OpenError {
     /// A thread cannot be started.
     #[error("the store's threads cannot be started: {0}")]
     Thread(io::Error),
+}
+
+impl OpenError {
+    /// Whether the machine failed, and not what is stored: another time, or with more room, the same may go well.
+    pub(super) fn is_of_machine(&self) -> bool {
+        match self {
+            Self::DataDir(DataDirError::Access { .. }) | Self::Sled { .. } | Self::Thread(_) => true,
+            Self::Log(LogError::Io { .. } | LogError::Replay(StoreError::Failed { .. })) => true,
+            Self::RecentRequests(LogError::Io { .. }) | Self::Store(StoreError::Failed { .. }) => true,
+            _ => false,
+        }
+    }
 }
 
 /// An open data directory in its parts.
@@ -175,7 +199,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
     let ballast = Ballast::new(data_dir.path(), options.disk.clone(), options.space);
     ballast.release_if_needed().map_err(|source| data_dir.access("read", source))?;
     data_dir.snapshots().prepare().map_err(|source| data_dir.access("written", source))?;
-    let left_open = was_left_open(&data_dir.commit_log()).map_err(|source| data_dir.access("read", source))?;
+    let left_open = was_left_open(&data_dir.commit_log()).map_err(OpenError::Log)?;
     let State { tree, log, applied, replayed_groups, check_took, healed } = state::open(&data_dir, options)?;
     pass(Point::StateOpened)?;
     data_dir.finish_creation()?;
@@ -231,6 +255,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
         commit_log: data_dir.commit_log(),
         snapshots: data_dir.snapshots(),
         suspect_mark: data_dir.suspect_mark(),
+        doubt: Doubt::new(data_dir.doubt_mark()),
         incarnation: data_dir.incarnation(),
         canonicalization: options.canonicalization,
         // While the index is being rebuilt a snapshot would be of two settings.

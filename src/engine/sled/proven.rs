@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::data_dir::DataDir;
 use super::open::SledOptions;
 use super::state::{guarded, open_tree};
-use crate::engine::commit_log::{LogReach, close_mark};
+use crate::engine::commit_log::{CloseMark, LogReach, close_mark};
 use crate::engine::snapshot::{SnapshotDir, SnapshotReader};
 use crate::model::Incarnation;
 
@@ -22,7 +22,7 @@ pub(super) fn by_files(data_dir: &DataDir) -> io::Result<LogReach> {
         reach.raise(newest, "the newest snapshot is");
     }
     // A damaged mark is an error when the log is opened.
-    if let Ok(Some(marked)) = close_mark(&data_dir.commit_log()) {
+    if let Ok(CloseMark::At(marked)) = close_mark(&data_dir.commit_log()) {
         reach.raise(marked, "the mark of the last clean close is");
         reach.end_is_known = true;
     }

@@ -2,10 +2,12 @@
 //!
 //! The new state is built beside the old one, flushed, and compared with the totals and the digest of the snapshot;
 //! only then it takes the old one's place, and the old one is set aside. If no snapshot with the log behind it, nor the
-//! log alone, gives a whole state, nothing has been changed and the store is refused. A state is whole only if it reaches what
+//! log alone, gives a whole state, nothing has been changed and the store is refused. What the machine does not let be tried, for
+//! want of room or because the disk does not answer, may go well another time, and is not taken for damage. A state is whole only if it reaches what
 //! the newest snapshot, the mark of the last clean close and the old state prove (`proven.rs`).
 
 use std::fs;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -45,7 +47,7 @@ pub(super) fn rebuild(
     let access = |source| DataDirError::Access { dir: data_dir.path().to_owned(), action: "written", source };
     let snapshots = data_dir.snapshots();
     let newest_first = snapshots.list().map_err(access)?.into_iter().rev().map(Some);
-    let mut tried = Vec::new();
+    let (mut tried, mut machine_failed) = (Vec::new(), false);
     for sequence in newest_first.chain([None]) {
         let from = sequence.map_or("the log alone".to_owned(), |sequence| format!("the snapshot of {sequence}"));
         match build(data_dir, options, sequence, reach) {
@@ -65,15 +67,19 @@ pub(super) fn rebuild(
                 return Ok(applied.totals.profiles);
             }
             Err(Trouble::Damaged(why)) => tried.push(format!("{from}: {why}")),
-            Err(Trouble::Refused(error)) => tried.push(format!("{from}: {error}")),
+            Err(Trouble::Refused(error)) => {
+                machine_failed |= error.is_of_machine();
+                tried.push(format!("{from}: {error}"));
+            }
         }
     }
     // Worth nothing; if it stays, the next attempt removes it.
     let _ = fs::remove_dir_all(data_dir.rebuilt_sled());
-    Err(OpenError::CannotRebuild {
-        dir: data_dir.path().to_owned(),
-        damage: damage.to_owned(),
-        tried: tried.join("; "),
+    let (dir, damage, tried) = (data_dir.path().to_owned(), damage.to_owned(), tried.join("; "));
+    Err(if machine_failed {
+        OpenError::RebuildFailed { dir, damage, tried }
+    } else {
+        OpenError::CannotRebuild { dir, damage, tried }
     })
 }
 
@@ -133,7 +139,12 @@ pub(super) fn build_with(
 
 /// Loads a snapshot into an empty tree.
 fn load(data_dir: &DataDir, tree: &Arc<Tree>, sequence: u64) -> Result<Applied, Trouble> {
-    let of_snapshot = |error: SnapshotError| Trouble::Damaged(error.to_string());
+    let of_snapshot = |error: SnapshotError| match error {
+        SnapshotError::Io(source) if source.kind() != io::ErrorKind::NotFound => {
+            Trouble::Refused(data_dir.access("read", source).into())
+        }
+        other => Trouble::Damaged(other.to_string()),
+    };
     let path: &Path = &data_dir.snapshots().snapshot(sequence);
     let mut reader = SnapshotReader::open(path).map_err(of_snapshot)?;
     if reader.header().incarnation != data_dir.incarnation() {

@@ -6,26 +6,39 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
+use super::read_watch::{LongRead, LongReads};
 use crate::store::places::Places;
 use crate::store::{Corruption, StoreError};
 
-/// Whether the caller of a scan has gone away.
-#[derive(Debug, Clone, Default)]
-pub struct Cancelled(Arc<AtomicBool>);
+/// Whether the caller of a scan has gone away, asked at every row.
+#[derive(Debug, Default)]
+pub struct Cancelled {
+    has_gone: Arc<AtomicBool>,
+    /// For the watchdog.
+    watched: Option<LongRead>,
+}
 
 impl Cancelled {
-    /// Fails when the caller has gone away; nobody sees the error.
+    /// The scan has come to its next row. Fails when the caller has gone away; nobody sees the error.
     pub fn check(&self) -> Result<(), StoreError> {
-        if self.0.load(Ordering::Relaxed) { Err(StoreError::Closed) } else { Ok(()) }
+        self.comes_on();
+        if self.has_gone.load(Ordering::Relaxed) { Err(StoreError::Closed) } else { Ok(()) }
+    }
+
+    /// The same for who reads to the end of the page in any case.
+    pub fn comes_on(&self) {
+        if let Some(watched) = &self.watched {
+            watched.comes_on();
+        }
     }
 }
 
 /// Cancels its scan when it is dropped.
-struct CancelOnDrop(Cancelled);
+struct CancelOnDrop(Arc<AtomicBool>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        self.0.0.store(true, Ordering::Relaxed);
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -36,6 +49,7 @@ pub struct ScanPool {
     running_max: u32,
     waiting: Arc<Places>,
     refused: AtomicU64,
+    watch: Option<LongReads>,
 }
 
 /// What a pool does, its bounds, and whom it has refused.
@@ -57,7 +71,13 @@ impl ScanPool {
     /// At most `running_max` scans at a time, with at most `waiting_max` callers in line.
     pub fn new(running_max: u32, waiting_max: usize) -> Self {
         let running = Arc::new(Semaphore::new(running_max as usize));
-        Self { running, running_max, waiting: Places::new(waiting_max), refused: AtomicU64::new(0) }
+        let (waiting, refused) = (Places::new(waiting_max), AtomicU64::new(0));
+        Self { running, running_max, waiting, refused, watch: None }
+    }
+
+    /// The same under watch: a scan that does not come to its next row fails the store.
+    pub fn watched(self, watch: &LongReads) -> Self {
+        Self { watch: Some(watch.clone()), ..self }
     }
 
     /// What it does now.
@@ -85,7 +105,7 @@ impl ScanPool {
         let waiting = self.waiting.take().map_err(|_| self.refuse())?;
         let running = self.running.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
         drop(waiting);
-        Self::run_holding(running, scan).await
+        self.run_holding(running, scan).await
     }
 
     /// The same, but fails when it would have to wait.
@@ -97,19 +117,20 @@ impl ScanPool {
             TryAcquireError::Closed => StoreError::Closed,
             TryAcquireError::NoPermits => self.refuse(),
         })?;
-        Self::run_holding(running, scan).await
+        self.run_holding(running, scan).await
     }
 
     async fn run_holding<T: Send + 'static>(
+        &self,
         running: OwnedSemaphorePermit,
         scan: impl FnOnce(&Cancelled) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let cancel = CancelOnDrop(Cancelled::default());
-        let cancelled = cancel.0.clone();
+        let cancel = CancelOnDrop(Arc::default());
+        let (has_gone, watch) = (cancel.0.clone(), self.watch.clone());
         let task = tokio::task::spawn_blocking(move || {
             // Held until the scan has really stopped, also when its caller went away before.
             let _running = running;
-            scan(&cancelled)
+            scan(&Cancelled { has_gone, watched: watch.map(|watch| watch.begin()) })
         });
         // sled panics on some damaged pages. The runtime ends before a scan does only when the process ends.
         task.await.unwrap_or_else(|_| Err(StoreError::Corrupt(Corruption("sled panicked while it read".into()))))
@@ -158,6 +179,31 @@ mod tests {
             let _ = has_begun.recv();
             assert_eq!(soon(pool.run(|_| Ok(7))).await, Ok(7));
         }
+    }
+
+    #[tokio::test]
+    async fn a_scan_under_watch_is_seen_until_it_ends_and_a_row_is_a_sign_of_it() {
+        let watch = LongReads::default();
+        let pool = ScanPool::new(1, 1).watched(&watch);
+        let ((go_on, goes_on), (begun, has_begun)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+        let scan = pool.run(move |cancelled| {
+            for () in goes_on {
+                cancelled.check()?;
+                begun.send(()).unwrap();
+            }
+            Ok(())
+        });
+        let mut scan = Box::pin(scan);
+        assert!(futures_util::poll!(scan.as_mut()).is_pending());
+        go_on.send(()).unwrap();
+        has_begun.recv().unwrap();
+        assert_eq!([watch.next_turn(), watch.next_turn(), watch.next_turn()], [0, 1, 2]);
+        go_on.send(()).unwrap();
+        has_begun.recv().unwrap();
+        assert_eq!(watch.next_turn(), 0);
+        drop(go_on);
+        assert_eq!(soon(scan).await, Ok(()));
+        assert_eq!([watch.next_turn(), watch.next_turn()], [0, 0]);
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::check;
 use super::data_dir::DataDir;
+use super::flusher::SledFlusher;
 use super::group_effect::GroupEffect;
 use super::keys::{self, Applied};
 use super::open::{CheckAtOpen, OpenError, SledOptions};
@@ -222,6 +223,7 @@ pub(super) fn open_tree(dir: &Path, cache_bytes: u64) -> Result<Arc<Tree>, Troub
         .segment_size(SLED_SEGMENT_BYTES)
         .flush_every_ms(Some(SLED_FLUSH_EVERY_MS));
     let deadline = Instant::now() + SLED_LOCK_PATIENCE;
+    let flusher = SledFlusher::before_open();
     let db = loop {
         // sled panics on some damaged files.
         match catch_unwind(AssertUnwindSafe(|| config.open())) {
@@ -244,7 +246,7 @@ pub(super) fn open_tree(dir: &Path, cache_bytes: u64) -> Result<Arc<Tree>, Troub
     };
     // sled syncs neither its configuration nor its directory.
     durable_file::sync_dir_and_files(dir).map_err(refused)?;
-    Ok(Arc::new(Tree::new(db)))
+    Ok(Arc::new(Tree::new(db, flusher)))
 }
 
 /// What an error of sled says, without what might be a key.

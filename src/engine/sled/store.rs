@@ -31,7 +31,7 @@ use crate::engine::durable_file;
 use crate::model::{Domain, DomainKey, ProfileId, Record};
 use crate::store::{
     Backup, ChangeBounds, ChangePage, Commit, CommitObserver, Corruption, Cursor, DomainOrder, DomainPage, Hold,
-    HoldName, Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus,
+    HoldName, Outcomes, Page, PageBounds, Position, Scope, Store, StoreError, StoreState, StoreStatus, Totals,
     VerifyProgress, VerifyReport,
 };
 
@@ -71,6 +71,8 @@ pub struct SledStore {
     closing: Stopper,
     backups: Arc<Semaphore>,
     doubt: Doubt,
+    /// As of the last time that they could be read.
+    last_totals: Mutex<Totals>,
     figures: Arc<SledFigures>,
     /// The lock on the directory; given up at the close.
     data_dir: Mutex<Option<DataDir>>,
@@ -79,12 +81,16 @@ pub struct SledStore {
 impl SledStore {
     /// Opens a data directory, recovering what a crash left. `observer` is told of every commit.
     pub async fn open(options: SledOptions, observer: Arc<dyn CommitObserver>) -> Result<Self, OpenError> {
-        let scans = ScanPool::new(options.running_scans, options.waiting_scans);
-        let look_ups = ScanPool::new(RUNNING_LOOK_UPS, options.waiting_scans);
+        let (running_scans, waiting_scans) = (options.running_scans, options.waiting_scans);
         let opened =
             tokio::task::spawn_blocking(move || open::open(&options, observer)).await.unwrap_or_else(|error| {
                 Err(StoreError::Failed { cause: format!("opening ended early: {error}") }.into())
             })?;
+        let pool = |running, waiting| ScanPool::new(running, waiting).watched(opened.committer.long_reads());
+        let scans = pool(running_scans, waiting_scans);
+        let look_ups = pool(RUNNING_LOOK_UPS, waiting_scans);
+        let near_log_reads = pool(RUNNING_LOG_READS, WAITING_LOG_READS);
+        let far_log_reads = pool(RUNNING_LOG_READS, WAITING_LOG_READS);
         Ok(Self {
             tree: RwLock::new(Some(opened.tree)),
             committer: Arc::new(opened.committer),
@@ -93,13 +99,14 @@ impl SledStore {
             head: opened.head,
             log_reader: opened.log_reader,
             holds: opened.holds,
-            near_log_reads: ScanPool::new(RUNNING_LOG_READS, WAITING_LOG_READS),
-            far_log_reads: ScanPool::new(RUNNING_LOG_READS, WAITING_LOG_READS),
+            near_log_reads,
+            far_log_reads,
             look_ups,
             verifications: ScanPool::new(1, 0),
             closing: Stopper::default(),
             backups: Arc::new(Semaphore::new(1)),
             doubt: Doubt::new(opened.data_dir.doubt_mark()),
+            last_totals: Mutex::default(),
             figures: opened.figures,
             data_dir: Mutex::new(Some(opened.data_dir)),
         })
@@ -146,10 +153,10 @@ impl SledStore {
     async fn read_log<T: Send + 'static>(
         &self,
         pool: &ScanPool,
-        read: impl FnOnce(&LogReader) -> Result<T, ReadError> + Send + 'static,
+        read: impl FnOnce(&LogReader, &Cancelled) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let reader = self.log_reader.clone();
-        pool.run(move |_| Ok(read(&reader))).await?.map_err(|error| match error {
+        pool.run(move |cancelled| Ok(read(&reader, cancelled))).await?.map_err(|error| match error {
             ReadError::Truncated { oldest } => StoreError::Truncated { oldest: self.head.position(oldest) },
             ReadError::Corrupt(what) => StoreError::Corrupt(Corruption(what)),
             ReadError::Io(_) => StoreError::Failed { cause: error.to_string() },
@@ -234,7 +241,10 @@ impl Store for SledStore {
         }
         let _timer = self.figures.time(Operation::Changes);
         let pool = if head - sequence <= NEAR_HEAD { &self.near_log_reads } else { &self.far_log_reads };
-        let page = self.read_log(pool, move |reader| reader.read(sequence, through, bounds)).await?;
+        let read = move |reader: &LogReader, cancelled: &Cancelled| {
+            reader.read_watched(sequence, through, bounds, &|| cancelled.comes_on())
+        };
+        let page = self.read_log(pool, read).await?;
         Ok(ChangePage { changes: page.changes, next: self.head.position(page.last_sequence) })
     }
 
@@ -246,7 +256,7 @@ impl Store for SledStore {
     async fn oldest_position(&self) -> Result<Position, StoreError> {
         self.ensure_not_closed()?;
         // A look at a directory does not stand in line with those who read pages.
-        let oldest = self.read_log(&self.look_ups, |reader| Ok(reader.oldest()?)).await?;
+        let oldest = self.read_log(&self.look_ups, |reader, _| Ok(reader.oldest()?)).await?;
         Ok(self.head.position(oldest))
     }
 
@@ -280,10 +290,13 @@ impl Store for SledStore {
     }
 
     fn status(&self) -> StoreStatus {
-        let totals = self.with_tree(|tree| Ok(tree.applied()?.totals));
+        let read = self.with_tree(|tree| Ok(tree.applied()?.totals));
+        let mut last = self.last_totals.lock();
+        let totals = read.unwrap_or(*last);
+        *last = totals;
         StoreStatus {
             engine: "sled",
-            totals: totals.unwrap_or_default(),
+            totals,
             queued_commits: self.committer.queued_commits(),
             state: self.committer.state().borrow().clone(),
         }
@@ -353,10 +366,13 @@ impl Store for SledStore {
             // sled panics when it is dropped after a failed write. Its files stay as they are until the process
             // ends, and the directory's lock with them.
             std::mem::forget((tree, data_dir));
-            return self.committer.ensure_open().map_err(|error| match error {
-                StoreError::Closed => StoreError::Failed { cause: "closing the store ended early".into() },
-                other => other,
-            });
+            let early = StoreError::Failed { cause: "closing the store ended early".into() };
+            return Err(self
+                .committer
+                .ensure_open()
+                .err()
+                .filter(|error| *error != StoreError::Closed)
+                .unwrap_or(early));
         }
         // sled ends its threads and lets go of its files when the last handle is dropped, which blocks.
         let _ = tokio::task::spawn_blocking(move || {

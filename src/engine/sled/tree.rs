@@ -11,6 +11,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
+use super::flusher::SledFlusher;
 use super::group_effect::GroupEffect;
 use super::keys::{self, Applied, AtId, Counters};
 use super::scan_pool::Cancelled;
@@ -22,6 +23,7 @@ use crate::store::{Corruption, Cursor, DomainCount, DomainOrder, DomainPage, Pag
 /// The tree.
 pub struct Tree {
     db: ::sled::Db,
+    flusher: SledFlusher,
 }
 
 /// A group of changes, ready to become visible.
@@ -32,8 +34,13 @@ pub struct Prepared {
 
 impl Tree {
     /// Around an open database.
-    pub fn new(db: ::sled::Db) -> Self {
-        Self { db }
+    pub fn new(db: ::sled::Db, flusher: SledFlusher) -> Self {
+        Self { db, flusher }
+    }
+
+    /// Its own thread.
+    pub fn flusher(&self) -> &SledFlusher {
+        &self.flusher
     }
 
     /// sled's own handle, for opening and checking.

@@ -2,7 +2,8 @@
 //!
 //! A sync that hangs cannot be waited out: the committer sits in the kernel, and all writers behind it. A thread of
 //! its own sees it, fails the store, and lets the waiting callers go, so that the process can end and be restarted. The
-//! same for a look-up that hangs, and a serving thread with it.
+//! same for a look-up that hangs, and a serving thread with it; and for a read of many rows that does not come on, and one of the
+//! few places for such reads with it. A check of everything is not watched: it keeps nobody waiting.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,10 +14,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::committer::fail;
+use super::committer::latch;
 use super::figures::SledFigures;
 use super::pacer::{StopOnDrop, Stopper};
-use super::read_watch::{ReadWatch, Reading};
+use super::read_watch::{LongReads, ReadWatch, Reading};
 use crate::store::StoreState;
 
 /// What the committer can be at.
@@ -28,9 +29,19 @@ pub enum Step {
     Apply,
     /// Flushing sled.
     Flush,
+    /// Reading what the writes of a group are decided on.
+    Decide,
+    /// Asking the disk how much room it has.
+    AskForRoom,
 }
 
-const STEPS: [&str; 3] = ["a sync of the commit log", "a batch of sled", "a flush of sled"];
+const STEPS: [&str; 5] = [
+    "a sync of the commit log",
+    "a batch of sled",
+    "a flush of sled",
+    "a read of the committer",
+    "the question how much room the disk has",
+];
 
 /// How often the watchdog looks within the time that a step may take.
 const TURNS: u32 = 8;
@@ -49,6 +60,16 @@ pub struct Progress {
     /// Told when there is nothing to wait for any more: the committer's thread has ended, or hangs.
     over: Stopper,
     reads: ReadWatch,
+    long_reads: LongReads,
+}
+
+/// Tells when a step has ended.
+struct Ended<'a>(&'a AtomicU64);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Release);
+    }
 }
 
 impl Progress {
@@ -62,6 +83,7 @@ impl Progress {
             hung: CancellationToken::new(),
             over: Stopper::default(),
             reads: ReadWatch::new(),
+            long_reads: LongReads::default(),
         }
     }
 
@@ -69,11 +91,10 @@ impl Progress {
     pub fn during<T>(&self, step: Step, work: impl FnOnce() -> T) -> T {
         self.step.store(step as usize, Ordering::Relaxed);
         self.since.store(self.base.elapsed().as_millis() as u64 + 1, Ordering::Release);
-        let timer = self.figures.time_step(step);
-        let done = work();
-        drop(timer);
-        self.since.store(0, Ordering::Release);
-        done
+        // Also when it panics.
+        let _ended = Ended(&self.since);
+        let _timer = self.figures.time_step(step);
+        work()
     }
 
     /// Cancelled when the committer, or a look-up, has hung for too long, and never comes back as far as its callers are concerned.
@@ -94,6 +115,11 @@ impl Progress {
     /// A look-up begins on this thread, and goes on until what is returned is dropped.
     pub fn reading(&self) -> Reading<'_> {
         self.reads.begin()
+    }
+
+    /// For reads of many rows, which must only come on.
+    pub fn long_reads(&self) -> &LongReads {
+        &self.long_reads
     }
 
     fn hanging_for(&self) -> Option<Duration> {
@@ -120,16 +146,20 @@ impl Watchdog {
         let stopped = stopper.clone();
         let thread = std::thread::Builder::new().name("watchdog".into()).spawn(move || {
             while stopped.rest(bound / TURNS).is_ok() {
+                let (read, long_read) = (progress.reads.next_turn(), progress.long_reads.next_turn());
                 let what = if progress.hanging_for().is_some_and(|hanging| hanging > bound) {
                     STEPS[progress.step.load(Ordering::Relaxed).min(STEPS.len() - 1)]
-                } else if progress.reads.next_turn() >= u64::from(TURNS) {
+                } else if read >= u64::from(TURNS) {
                     "a read of the state"
+                } else if long_read >= u64::from(TURNS) {
+                    "the next row of a list, of many profiles or of the commit log"
                 } else {
                     continue;
                 };
-                fail(&state, format!("{what} has not returned within {bound:?}"));
+                let failure = latch(&state, format!("{what} has not returned within {bound:?}"));
                 progress.hung.cancel();
                 progress.over.stop();
+                failure.tell();
                 return;
             }
         })?;
@@ -166,6 +196,34 @@ mod tests {
         let StoreState::Failed { cause } = state.borrow().clone() else { panic!("it has not failed") };
         assert_eq!(cause, "a read of the state has not returned within 80ms");
         drop(reading);
+        watchdog.stop();
+    }
+
+    #[test]
+    fn a_step_that_panics_has_ended() {
+        let progress = Progress::new(Arc::new(SledFigures::new(OpenFigures::default())));
+        let step = || progress.during(Step::Decide, || panic!("wanted"));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(step)).unwrap_err();
+        assert_eq!(progress.hanging_for(), None);
+    }
+
+    #[test]
+    fn a_read_of_many_rows_fails_the_store_when_it_does_not_come_on_and_not_when_it_is_long() {
+        let progress = Arc::new(Progress::new(Arc::new(SledFigures::new(OpenFigures::default()))));
+        let state = watch::Sender::new(StoreState::Open);
+        let bound = Duration::from_millis(400);
+        let watchdog = Watchdog::start(progress.clone(), bound, state.clone()).unwrap();
+        let read = progress.long_reads().begin();
+        let began = Instant::now();
+        while began.elapsed() < 3 * bound {
+            read.comes_on();
+            std::thread::yield_now();
+        }
+        assert_eq!(*state.borrow(), StoreState::Open);
+        progress.over().wait();
+        let StoreState::Failed { cause } = state.borrow().clone() else { panic!("it has not failed") };
+        assert!(cause.starts_with("the next row of a list") && cause.ends_with("within 400ms"), "{cause}");
+        drop(read);
         watchdog.stop();
     }
 }

@@ -92,7 +92,7 @@ fn write_operations(page: &mut Page, figures: &SledFigures) {
     for (operation, seen) in figures.operations() {
         family.distribution(&[("operation", operation)], &seen, NANOSECONDS);
     }
-    let help = "How long the steps of a commit group took: log_append writes and syncs the log, apply changes sled, flush syncs sled.";
+    let help = "How long the steps of a commit group took: log_append writes and syncs the log, apply changes sled, flush syncs sled, decide reads what the writes are decided on, ask_for_room asks the disk.";
     let mut family = page.histogram("profilestore_commit_step_seconds", help);
     for (step, seen) in figures.steps() {
         family.distribution(&[("step", step)], &seen, NANOSECONDS);
@@ -123,6 +123,8 @@ fn write_disk(page: &mut Page, figures: &SledFigures) {
     if let Some(free) = figures.free_bytes() {
         family.value(free);
     }
+    let help = "1 when sled's own thread, which reclaims space, has ended; the store has failed then.";
+    page.gauge("profilestore_sled_flusher_ended", help).value(u8::from(figures.has_flusher_ended()));
     page.counter("profilestore_snapshots_total", "Snapshots made.").value(figures.snapshots());
     page.counter("profilestore_snapshot_failures_total", "Snapshots that could not be made.")
         .value(figures.snapshot_failures());
