@@ -28,6 +28,8 @@ BAD_EMAILS = {
     "with an overlong domain": "a@" + LONG_DOMAIN,
     "overlong": "a" * 60 + "@" + ".".join(["b" * 60] * 4),
 }
+# Their local part and their domain are both bad, and each is told.
+WITH_TWO_BAD_HALVES = {"with a name"}
 BAD_DOMAINS = {
     "with an empty label": "a..b",
     "that is only a dot": ".",
@@ -91,13 +93,16 @@ def _check_ids(wire: Wire) -> None:
 
 def _check_emails_and_domains(wire: Wire) -> None:
     for what, bad in BAD_EMAILS.items():
+        times = 2 if what in WITH_TWO_BAD_HALVES else 1
         create = Profile(id="new", email=bad)
-        wire.invalid(f"create with an address {what}", lambda: _create(wire, create), "profile.email")
+        wire.invalid(f"create with an address {what}", lambda: _create(wire, create), *["profile.email"] * times)
         update = Profile(id="ada", email=bad)
-        wire.invalid(f"update with an address {what}", lambda: _update(wire, update), "profile.email")
+        wire.invalid(f"update with an address {what}", lambda: _update(wire, update), *["profile.email"] * times)
         lookup = pb.LookupProfilesByEmailRequest(email=bad)
         wire.invalid(
-            f"look-up of an address {what}", lambda: wire.client.LookupProfilesByEmail(lookup), "email"
+            f"look-up of an address {what}",
+            lambda: wire.client.LookupProfilesByEmail(lookup),
+            *["email"] * times,
         )
     empty = pb.LookupProfilesByEmailRequest()
     wire.invalid("look-up of an empty address", lambda: wire.client.LookupProfilesByEmail(empty), "email")
