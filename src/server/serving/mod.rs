@@ -19,13 +19,14 @@
 
 mod call;
 mod connection;
-mod executor;
 mod figures;
 mod gathered_io;
 mod http2;
 mod keep_alive;
 mod request_body;
+mod stall;
 mod throttle;
+mod untaken;
 mod worker;
 
 use std::convert::Infallible;

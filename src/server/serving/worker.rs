@@ -124,7 +124,7 @@ async fn work<S, B>(
             let _permit = permit;
             let peer = stream.peer_addr().ok();
             let ended = with_peer(peer, serve_connection(prepared(stream)?, service, limits, shutdown)).await;
-            if matches!(ended, Err(ConnectionError::TooOld)) {
+            if ended.as_ref().is_err_and(ConnectionError::is_given_up) {
                 origin::cut(peer);
             }
             ended
