@@ -4,6 +4,8 @@
 #[path = "fast_lane/calls.rs"]
 mod calls;
 mod common;
+#[path = "fast_lane/sockets.rs"]
+mod sockets;
 
 use std::collections::VecDeque;
 use std::pin::Pin;

@@ -219,6 +219,40 @@ async fn a_call_whose_connection_the_server_cuts_is_not_the_callers_doing() {
     }
 }
 
+#[tokio::test]
+async fn a_call_of_a_client_that_is_given_up_is_not_the_callers_doing() {
+    let soon = Duration::from_millis(20);
+    let limits = ServingLimits { keepalive_interval: soon, keepalive_timeout: soon, ..ServingLimits::default() };
+    let fixture = Fixture::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (figures, shutdown) = (Arc::<ServingFigures>::default(), CancellationToken::new());
+    let _end = shutdown.clone().drop_guard();
+    tokio::spawn(serve_counted(listener, fixture.services.stack(), 1, limits, figures, shutdown));
+    let socket = TcpStream::connect(address).await.unwrap();
+    let (mut client, mut connection) = h2::client::handshake(socket).await.unwrap();
+    let (head, body) = request(&format!("{PROFILES}/WatchProfiles"), &watch()).into_parts();
+    let (_answer, mut stream) = client.send_request(http::Request::from_parts(head, ()), false).unwrap();
+    stream.send_data(body.collect().await.unwrap().to_bytes(), true).unwrap();
+    let begun = async {
+        while fixture.calls.figures().of(Method::of_path(&format!("/{PROFILES}/WatchProfiles"))).begun == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    // The client is polled until then, and answers no probe after it.
+    tokio::select! {
+        ended = &mut connection => panic!("{ended:?}"),
+        () = begun => {}
+    }
+    common::soon(async {
+        while fixture.told().is_empty() {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    assert_eq!(fixture.told()[0].code, Code::UNAVAILABLE);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_that_meets_its_deadline_ends_with_it_and_with_its_time() {
     let fixture = Fixture::new().await;

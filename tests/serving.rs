@@ -12,6 +12,8 @@ mod at_once;
 mod back_pressure;
 #[path = "serving/bounds.rs"]
 mod bounds;
+#[path = "serving/drains.rs"]
+mod drains;
 #[path = "serving/harness.rs"]
 mod harness;
 #[path = "serving/hostile_frames.rs"]
@@ -26,3 +28,5 @@ mod request_bytes;
 mod shutdown;
 #[path = "serving/unread_answers.rs"]
 mod unread_answers;
+#[path = "serving/untaken.rs"]
+mod untaken;

@@ -14,6 +14,8 @@ mod errors;
 mod gzip;
 #[path = "wire/hot_keys.rs"]
 mod hot_keys;
+#[path = "wire/many_streams.rs"]
+mod many_streams;
 #[path = "wire/meddling.rs"]
 mod meddling;
 #[path = "wire/paging.rs"]

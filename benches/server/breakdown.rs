@@ -33,7 +33,7 @@ const KERNEL: [(&str, &[&str]); 5] = [
 /// caller. The order matters where names contain one another.
 const PROGRAM: [(&str, &[&str]); 9] = [
     ("HPACK", &["hpack"]),
-    ("h2 and hyper", &["h2::", "hyper::", "http::", "serve_connection"]),
+    ("h2", &["h2::", "http::", "serve_connection"]),
     ("socket buffer", &["gathered_io"]),
     ("lane: decode and answer", &["rpc::lane", "rpc::fast_lane"]),
     ("cache", &["profilestore::cache", "lru::"]),

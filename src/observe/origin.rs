@@ -38,6 +38,11 @@ pub fn cut(peer: Option<SocketAddr>) {
     });
 }
 
+/// The other side of the connection that is polled now.
+pub fn peer() -> Option<SocketAddr> {
+    PEER.get()
+}
+
 /// The server gives up all connections of this thread, which ends.
 pub fn cut_all() {
     ALL_CUT.set(true);

@@ -6,7 +6,9 @@
 //! profile, a mask, a bad id, a compressed or split or malformed message, a deadline that is over) goes to the
 //! services behind, together with what was read of its body.
 //!
-//! Invariant: nobody can tell from an answer which way it took. What is not certain here is not answered here.
+//! Invariants: nobody can tell from an answer which way it took; what is not certain here is not answered here. And nobody can
+//! hold anything here: it is in the services behind that requests are charged and have their time, so a call of which something
+//! was read waits there for its rest.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,6 +20,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
@@ -35,6 +38,8 @@ const BATCH_GET_PROFILES: &str = "/profilestore.v1.ProfileService/BatchGetProfil
 const QUERY_PROFILES_BY_DOMAIN: &str = "/profilestore.v1.ProfileService/QueryProfilesByDomain";
 /// A call with less time left than this is not answered here: whether its time is over must be asked of the clock.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(5);
+/// A call whose head came alone may wait here for so long for the rest, which is mostly on its way.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A service with the fast lane beside it. Without a cache there is no lane.
 ///
@@ -92,7 +97,8 @@ where
         let looked_up = std::mem::take(&mut self.looked_up);
         let state = match (&self.lane.cache, eligible(&request)) {
             (Some(_), Some(call)) if !looked_up => {
-                State::Reading { call, lane: self.lane.clone(), request: Some(request.map(FirstPiece::new)) }
+                let request = Some(request.map(FirstPiece::new));
+                State::Reading { call, lane: self.lane.clone(), request, too_late: None }
             }
             _ => State::Inner { answer: self.lane.inner.clone().oneshot(request.map(ReplayBody::untouched)) },
         };
@@ -143,7 +149,13 @@ pin_project! {
         S: Service<Request<ReplayBody<B>>>,
         B: Body,
     {
-        Reading { call: Call, lane: Arc<Lane<S>>, request: Option<Request<FirstPiece<B>>> },
+        Reading {
+            call: Call,
+            lane: Arc<Lane<S>>,
+            request: Option<Request<FirstPiece<B>>>,
+            // There while nothing of the body has come.
+            too_late: Option<Pin<Box<Sleep>>>,
+        },
         Inner {
             #[pin]
             answer: Oneshot<S, Request<ReplayBody<B>>>,
@@ -166,16 +178,20 @@ where
                 StateProjection::Inner { answer } => {
                     return answer.poll(cx).map_ok(|response| response.map(|body| LaneBody::Inner { body }));
                 }
-                StateProjection::Reading { call, lane, request } => {
+                StateProjection::Reading { call, lane, request, too_late } => {
                     let Some(mut taken) = request.take() else { return Poll::Pending };
                     let is_single = match taken.body_mut().poll_single(cx) {
-                        // A deadline runs only in the service behind, so it is there that the wait is bounded.
-                        Poll::Pending if !taken.headers().contains_key("grpc-timeout") => {
-                            *request = Some(taken);
-                            return Poll::Pending;
-                        }
-                        Poll::Pending => false,
                         Poll::Ready(is_single) => is_single,
+                        // Its deadline too runs only behind.
+                        Poll::Pending if !taken.body().is_untouched() || has_timeout(&taken) => false,
+                        Poll::Pending => {
+                            let too_late = too_late.get_or_insert_with(|| Box::pin(sleep(LONGEST_WAIT)));
+                            if too_late.as_mut().poll(cx).is_pending() {
+                                *request = Some(taken);
+                                return Poll::Pending;
+                            }
+                            false
+                        }
                     };
                     if is_single
                         && let Some(data) = taken.body().data()
@@ -190,6 +206,10 @@ where
             state.set(State::Inner { answer: next });
         }
     }
+}
+
+fn has_timeout<B>(request: &Request<B>) -> bool {
+    request.headers().contains_key("grpc-timeout")
 }
 
 /// The answer to a request's whole body, if the cache has it.

@@ -36,7 +36,8 @@ impl<B: Body<Data = Bytes> + Unpin> FirstPiece<B> {
         Self { read: [None, None], rest: body }
     }
 
-    /// Reads until it is known whether the body is a single piece of data. Not to be called again after that.
+    /// Reads until it is known whether the body is a single piece of data. Not to be called again after that, but it may be
+    /// replayed at any time.
     pub fn poll_single(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             let polled = ready!(Pin::new(&mut self.rest).poll_frame(cx));
@@ -55,6 +56,11 @@ impl<B: Body<Data = Bytes> + Unpin> FirstPiece<B> {
                 return Poll::Ready(is_single);
             }
         }
+    }
+
+    /// Whether nothing of it was read yet.
+    pub fn is_untouched(&self) -> bool {
+        self.read[0].is_none()
     }
 
     /// The first piece, once it was read.

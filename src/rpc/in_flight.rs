@@ -4,14 +4,15 @@
 //! it. A compressed message is charged for what it can become. The charge is given back when the call is answered
 //! and its body dropped; that of an import also when it asks for its next message, since the one before has gone into
 //! the commit queue, which has bounds of its own. A call for which there is no room is refused with
-//! `RESOURCE_EXHAUSTED` instead of waiting: it would wait for calls that may wait for their callers. A request that is
-//! begun and does not come to its end in time is refused, so that nobody can hold room for ever; of a stream, each message.
+//! `RESOURCE_EXHAUSTED` instead of waiting: it would wait for calls that may wait for their callers. A request that does
+//! not come to its end in time is refused, so that nobody can hold room for ever; of a stream, its first message, and each other
+//! that is begun. That goes for one of which there is only the head, too: heads are not charged.
 //! No connection gets more than its `share`, but for what small calls take, for which some room is kept
 //! besides: many connections with a large request each do not stop them.
 //! A whole message is not the end: the service behind waits for that of the body. Health is never refused.
 //!
 //! What the client has sent and nobody has read yet is not charged here; the flow control of HTTP/2 bounds it for
-//! each connection.
+//! each connection. The lanes read too, but hand on what they have read as soon as they would have to wait for more.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -36,7 +37,8 @@ use crate::store::StoreError;
 
 /// The bound where nothing else is said.
 pub const REQUEST_BYTES_IN_FLIGHT: usize = 256 * 1024 * 1024;
-/// A request, or a message of a stream, must have come to its end within this time after its rest was first waited for.
+/// A request, or a message of a stream, must have come to its end within this time after its rest was first waited for. A
+/// caller may take longer between the messages of a stream, but not before the first.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The calls whose callers send a stream of messages: imports, and reflection.
 const STREAMS: [&str; 2] = ["/profilestore.v1.ProfileService/ImportProfiles", "/grpc.reflection."];
@@ -170,7 +172,7 @@ where
             charge: charge.clone(),
             ends: MessageEnds::default(),
             is_stream,
-            is_begun: false,
+            is_due: true,
             too_late: None,
         };
         let call = self.inner.call(request.map(charged));
@@ -203,8 +205,8 @@ pin_project! {
         charge: Arc<Charge>,
         ends: MessageEnds,
         is_stream: bool,
-        // Whether anything has come of the message or, but for a stream, of the body that is waited for.
-        is_begun: bool,
+        // Whether more must come: but for what is between the messages of a stream.
+        is_due: bool,
         // There while the rest of it is waited for.
         too_late: Option<Pin<Box<Sleep>>>,
     }
@@ -227,7 +229,7 @@ where
         let frame = match this.body.poll_frame(cx) {
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Ready(Some(frame)) => frame.map_err(Into::into)?,
-            Poll::Pending if !*this.is_begun => return Poll::Pending,
+            Poll::Pending if !*this.is_due => return Poll::Pending,
             Poll::Pending => {
                 let too_late = this.too_late.get_or_insert_with(|| Box::pin(sleep(MESSAGE_TIMEOUT)));
                 return if too_late.as_mut().poll(cx).is_ready() {
@@ -246,7 +248,7 @@ where
                 // The next message has a time of its own.
                 *this.too_late = None;
             }
-            *this.is_begun = !*this.is_stream || !this.ends.is_between();
+            *this.is_due = !*this.is_stream || !this.ends.is_between();
         }
         Poll::Ready(Some(Ok(frame)))
     }

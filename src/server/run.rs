@@ -52,6 +52,9 @@ pub enum ServeError {
     /// The store cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The serving loop has failed: one of its threads panicked, for example.
+    #[error("the serving loop failed: {0}")]
+    Serving(String),
     /// A thread or a service cannot be started.
     #[error("the server cannot be started: {0}")]
     Start(String),
@@ -215,15 +218,12 @@ impl Server {
                 _ => None,
             },
             ended = &mut serving => {
-                let error = ended.map_or_else(|error| error.to_string(), |ended| match ended {
-                    Ok(()) => "the serving loop ended early".into(),
-                    Err(error) => error.to_string(),
-                });
+                let error = outcome(ended).err().unwrap_or_else(|| ServeError::Serving("it ended early".into()));
                 let _in_time = closing();
                 self.admin.stop();
                 let closed = self.store.close().await.map_err(ServeError::Close);
                 stop_traces(self.traces).await;
-                return closed.and(Err(ServeError::Start(error)));
+                return closed.and(Err(error));
             }
         };
         let drain_bound = self.drain_delay + self.limits.drain_timeout + DRAIN_SLACK;
@@ -238,11 +238,7 @@ impl Server {
         draining.cancel();
         self.services.end_health_watches().await;
         self.services.end_watches();
-        match serving.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the serving threads could not be started"),
-            Err(error) => tracing::error!(%error, "the serving loop ended early"),
-        }
+        let served = outcome(serving.await).inspect_err(|error| tracing::error!(%error, "the drain has failed"));
         self.admin.stop();
         if let Some(cause) = failed {
             // The publisher ends with the process. The store stays as it is: closing it would touch what has failed.
@@ -255,8 +251,13 @@ impl Server {
         self.publishing.stop().await;
         let closed = self.store.close().await.map_err(ServeError::Close);
         stop_traces(self.traces).await;
-        closed
+        closed.and(served)
     }
+}
+
+/// What became of the serving loop's task.
+fn outcome(ended: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), ServeError> {
+    ended.map_err(io::Error::other).flatten().map_err(|error| ServeError::Serving(error.to_string()))
 }
 
 /// Sends the last traces.
@@ -290,4 +291,16 @@ async fn load_sample(store: &Arc<ServerStore>, settings: &Settings, count: u64) 
     sample::load(store, settings.email.canonicalization(), count).await.map_err(ServeError::Sample)?;
     tracing::info!(profiles = count, elapsed_ms = started.elapsed().as_millis() as u64, "loaded the sample");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serving_loop_that_failed_is_an_error_of_the_server() {
+        assert!(outcome(Ok(Ok(()))).is_ok());
+        let failed = outcome(Ok(Err(io::Error::other("a serving thread panicked")))).unwrap_err();
+        assert_eq!(failed.to_string(), "the serving loop failed: a serving thread panicked");
+    }
 }

@@ -1,6 +1,7 @@
 //! The load generator: what it prints and counts, what it refuses, and what it leaves alone.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -235,4 +236,28 @@ fn on_a_terminal_there_is_a_line_every_second_and_a_table() {
     let headers = ["call", "requests", "errors", "per_s", "p50", "p90", "p99", "p99.9", "max"];
     assert!(lines.iter().any(|line| line[..] == headers), "the headers fit in one line: {ran:?}");
     assert!(["get", "batch", "all"].iter().all(|name| lines.iter().any(|line| line.len() == 9 && line[0] == *name)));
+}
+
+/// A server that stops for a while keeps all who come in that time waiting, and not only those who were there before.
+#[test]
+fn what_a_stalled_server_makes_callers_wait_is_in_the_latencies_of_an_open_loop() {
+    const STALL: Duration = Duration::from_millis(1500);
+    let server = server();
+    let signal = |name: &str| {
+        assert!(Command::new("kill").args([name, &server.process.id().to_string()]).status().unwrap().success());
+    };
+    let report = std::thread::scope(|scope| {
+        let loading = scope.spawn(|| load(&server, &["--rate", "200", "--duration", "3s", "--concurrency", "4"]));
+        std::thread::sleep(Duration::from_millis(500));
+        signal("-STOP");
+        std::thread::sleep(STALL);
+        signal("-CONT");
+        loading.join().unwrap()
+    });
+    // Half of the requests were due while it stood still, and had to wait for the rest of that time. A closed loop with four in
+    // flight would have seen it in four latencies.
+    let latency = &report["all"]["latencyMicros"];
+    let micros = |name: &str| latency[name].as_f64().unwrap();
+    assert!(micros("p90") > 500_000.0 && micros("max") > 1_000_000.0, "{report}");
+    assert_eq!(number(&report, "openLoop.due"), 600, "{report}");
 }

@@ -172,10 +172,22 @@ def unended() -> Iterator[bytes]:
     gzipped = GET + literal(b"grpc-encoding", b"gzip")
     request = pb.GetProfileRequest(id=random.Random(1).randbytes(4100).hex())
     body = message(gzip.compress(request.SerializeToString()), flag=1)
-    for stream in itertools.islice(streams(), UNENDED_CALLS):
-        yield call(stream, gzipped, body, end=False)
+    return held(call(stream, gzipped, body, end=False) for stream in itertools.islice(streams(), UNENDED_CALLS))
+
+
+def unended_plain() -> Iterator[bytes]:
+    """The same, uncompressed, of the calls that may be answered from memory; of some only the head, or a part, comes."""
+    body = message(pb.GetProfileRequest(id=random.Random(1).randbytes(4000).hex()).SerializeToString())
+    blocks = [call_of(method) for method in ("GetProfile", "BatchGetProfiles", "QueryProfilesByDomain")]
+    parts = (len(body), len(body) // 2, 0)
+    some = itertools.islice(streams(), UNENDED_CALLS)
+    return held(call(stream, blocks[stream % 3], body[: parts[stream % 5 % 3]], end=False) for stream in some)
+
+
+def held(calls: Iterator[bytes]) -> Iterator[bytes]:
+    """Some calls, and then a client that is alive, and no more."""
+    yield from calls
     while True:
-        # Alive, and no more.
         time.sleep(0.05)
         yield http2_frame(PING, 0, 0, b"12345678")
 
@@ -187,11 +199,7 @@ def unread_writes() -> Iterator[bytes]:
     batch = pb.BatchWriteProfilesRequest(writes=[pb.ProfileWrite(update=update) for update in updates])
     body = message(batch.SerializeToString())
     block = call_of("BatchWriteProfiles")
-    for stream in itertools.islice(streams(), UNREAD_WRITES):
-        yield call(stream, block, body)
-    while True:
-        time.sleep(0.05)
-        yield http2_frame(PING, 0, 0, b"12345678")
+    return held(call(stream, block, body) for stream in itertools.islice(streams(), UNREAD_WRITES))
 
 
 def several(make: Callable[[], Iterator[bytes]]) -> Callable[[str, float], tuple[int, int]]:
@@ -303,6 +311,7 @@ ATTACKS: dict[str, Callable[[str, float], tuple[int, int]]] = {
     "nothing is read": several(unread),
     "answers of writes are not read": several(unread_writes),
     "requests do not end": several(unended),
+    "plain requests do not end": several(unended_plain),
     "garbage": lambda address, deadline: pour(address, deadline, garbage, 0),
     "control frames": lambda address, deadline: pour(address, deadline, control_frames, 0),
     "messages": lambda address, deadline: pour(address, deadline, messages, 20),

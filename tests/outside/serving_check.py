@@ -6,6 +6,7 @@ import resource
 import socket
 import struct
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpcurl
@@ -20,6 +21,8 @@ LARGE = 120
 LARGE_VALUE = "x" * 12_000
 LARGE_DOMAIN = "large.example"
 IDLE_CONNECTIONS = 10_000
+MANY_STREAMS = 100
+MANY_GRPCURLS = 8
 MAX_IDLE_BYTES = 48 * 1024
 MAX_GROWTH_BYTES = 64 * 1024 * 1024
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -107,6 +110,27 @@ def check_large(checks: Checks, server: Server, ids: list[str]) -> None:
         checks.equal((load.good_status, load.data_bytes), (120, 120 * len(expected)), f"h2load: all of {method}")
 
 
+def check_many_streams(checks: Checks, server: Server) -> None:
+    """grpcurl makes one call on a connection, so there are several of it."""
+    checks.section("many streams: nghttp, grpcurl")
+    for method, request in {
+        "GetProfile": pb.GetProfileRequest(id="user-00000042"),
+        "BatchGetProfiles": pb.BatchGetProfilesRequest(ids=[f"user-{number:08}" for number in range(100)]),
+        "ListProfiles": pb.ListProfilesRequest(page_size=100),
+    }.items():
+        url, message = f"http://{server.address}{SERVICE}/{method}", request.SerializeToString()
+        with RawConnection(server.address) as connection:
+            expected = connection.call(method, message).body
+        for options in ((), ("-w", "10", "-W", "16")):
+            bodies = nghttp(url, framed(message), "-m", str(MANY_STREAMS), *options)
+            what = f"nghttp {' '.join(options)}: bytes of {MANY_STREAMS} calls of {method} on one connection"
+            checks.equal(len(bodies), MANY_STREAMS * len(expected), what)
+    wanted = [f"user-{number:08}" for number in range(MANY_GRPCURLS * 5)]
+    with ThreadPoolExecutor(MANY_GRPCURLS) as threads:
+        found = list(threads.map(lambda chosen: grpcurl.call(server.address, "GetProfile", id=chosen)["id"], wanted))
+    checks.that(found == wanted, f"grpcurl: {MANY_GRPCURLS} at a time, each with its own answer")
+
+
 def check_streams(checks: Checks, server: Server) -> None:
     checks.section("streams: nghttp, grpcurl, grpcio")
     everything = pb.ExportProfilesRequest()
@@ -145,11 +169,25 @@ def open_idle(server: Server) -> socket.socket:
     return connection
 
 
+def answers_ping(connection: socket.socket) -> bool:
+    """Whether the server still answers there."""
+    try:
+        connection.sendall(http2_frame(PING, 0, 0, b"are you?"))
+        received = b""
+        while b"are you?" not in received:
+            data = connection.recv(4096)
+            if not data:
+                return False
+            received += data
+        return True
+    except OSError:
+        return False
+
+
 def check_idle_connections(checks: Checks, server: Server, hard: int) -> None:
     count = min(IDLE_CONNECTIONS, hard - 1000)
     checks.section(f"{count} idle connections")
-    if count < IDLE_CONNECTIONS:
-        print(f"the hard limit on open files is {hard}, so there are fewer than {IDLE_CONNECTIONS}", flush=True)
+    checks.equal(count, IDLE_CONNECTIONS, f"idle connections with a hard limit of {hard} open files")
     before = server.resident_bytes()
     idle = [open_idle(server) for _ in range(count)]
     each = (server.resident_bytes() - before) // count
@@ -158,6 +196,7 @@ def check_idle_connections(checks: Checks, server: Server, hard: int) -> None:
     message = framed(pb.GetProfileRequest(id="user-00000001").SerializeToString())
     load = h2load(f"http://{server.address}{SERVICE}/GetProfile", message, 2000, 8, 10)
     checks.equal(load.good_status, 2000, "calls beside the idle connections")
+    checks.equal(sum(answers_ping(connection) for connection in idle), count, "idle connections that are open after that")
     for connection in idle:
         connection.close()
 
@@ -233,6 +272,7 @@ def main() -> None:
         check_unary(checks, server, ids)
         check_large(checks, server, ids)
         check_streams(checks, server)
+        check_many_streams(checks, server)
         check_idle_connections(checks, server, hard)
         check_floods(checks, server)
         check_stop(checks, server)

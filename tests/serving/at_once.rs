@@ -1,7 +1,10 @@
 //! Answers that are known at once, and those that are not: nobody can tell one from the other, but for the time.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::{Ready, poll_fn, ready};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -9,17 +12,19 @@ use futures_util::stream;
 use h2::Reason;
 use http::{Request, Response};
 use http_body::Frame;
-use http_body_util::StreamBody;
+use http_body_util::{Full, StreamBody};
 use profilestore::rpc::at_once::{AtOnce, NeverAtOnce};
 use profilestore::server::serving::{RequestBody, ServingLimits, serve_connection};
+use tokio::io::AsyncWriteExt;
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::common::soon;
 use crate::harness::*;
+use crate::raw_frames;
 
-/// Answers `/known` at once with what it gets, panics at `/broken`, and calls the other for the rest.
+/// Answers `/known` at once with what it gets, panics at `/broken` and as it is called for `/uncalled`, and calls the other for the rest.
 struct Knows(Watched);
 
 impl AtOnce<Bytes> for Knows {
@@ -39,6 +44,7 @@ impl Service<Request<RequestBody>> for Knows {
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        assert!(request.uri().path() != "/uncalled", "a service that panics as it is called");
         self.0.call(request)
     }
 }
@@ -119,12 +125,82 @@ async fn a_call_that_panics_at_once_breaks_only_itself() {
     let served = async {
         let (mut client, _) = connected(1 << 24).await;
         let (held, mut rest) = client.open("/echo", false).await.unwrap();
-        ask(&mut client, "/broken", &[b"broken"]).await.unwrap_err();
+        for path in ["/broken", "/uncalled"] {
+            let error = ask(&mut client, path, &[b"broken"]).await.unwrap_err();
+            assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR), "{path}");
+        }
         rest.send_data(Bytes::from_static(b"held"), true).unwrap();
         assert_eq!(soon(whole(held)).await.unwrap(), b"held");
         assert_eq!(ask(&mut client, "/known", &[b"known"]).await.unwrap().0, b"known");
     };
     LocalSet::new().run_until(served).await;
+}
+
+/// Answers everything at once with the same, and counts how often.
+#[derive(Clone, Default)]
+struct Dear(Rc<Cell<usize>>);
+
+const DEAR_BYTES: usize = 100_000;
+
+impl AtOnce<Bytes> for Dear {
+    fn at_once<B>(&mut self, _: &Request<B>, _: &Bytes) -> Option<Bytes> {
+        self.0.set(self.0.get() + 1);
+        Some(Bytes::from_static(&[0; DEAR_BYTES]))
+    }
+}
+
+impl Service<Request<RequestBody>> for Dear {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<RequestBody>) -> Self::Future {
+        unreachable!()
+    }
+}
+
+async fn a_turn() {
+    let mut had = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut had, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn others_have_their_turn_between_answers_that_are_dear() {
+    let served = async {
+        let (mut ours, theirs) = tokio::io::duplex(1 << 20);
+        let (dear, limits) = (Dear::default(), ServingLimits::default());
+        let mut calls = raw_frames::opening();
+        for stream in (1..200).step_by(2) {
+            let headers = raw_frames::request_headers("/dear");
+            calls.extend(raw_frames::frame(raw_frames::HEADERS, raw_frames::END_HEADERS, stream, &headers));
+            calls.extend(raw_frames::frame(raw_frames::DATA, raw_frames::END_STREAM, stream, b"x"));
+        }
+        ours.write_all(&calls).await.unwrap();
+        tokio::task::spawn_local(serve_connection(theirs, dear.clone(), limits, CancellationToken::new()));
+        // Another task of the thread, which asks for its next turn as soon as it has had one.
+        let other = tokio::task::spawn_local(async move {
+            let mut before = 0;
+            while dear.0.get() < 100 {
+                a_turn().await;
+                let in_a_turn = dear.0.get() - before;
+                assert!(in_a_turn * DEAR_BYTES < 1024 * 1024, "{in_a_turn} in a turn");
+                before += in_a_turn;
+            }
+        });
+        other.await.unwrap();
+    };
+    soon(LocalSet::new().run_until(served)).await;
 }
 
 #[tokio::test]
@@ -135,7 +211,7 @@ async fn an_answer_whose_body_fails_is_reset_for_the_reason_of_its_failure() {
             _ => "no more".into(),
         };
         let pieces = stream::iter([Ok(Frame::data(Bytes::from_static(b"one"))), Err(error)]);
-        std::future::ready(Ok::<_, Infallible>(Response::new(StreamBody::new(pieces))))
+        ready(Ok::<_, Infallible>(Response::new(StreamBody::new(pieces))))
     };
     let served = async {
         let (ours, theirs) = tokio::io::duplex(1 << 16);

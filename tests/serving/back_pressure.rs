@@ -19,7 +19,7 @@ async fn a_client_that_stops_reading_stops_the_calls_and_gets_everything_when_it
         .run_until(async {
             let watched = Watched::default();
             let (io, _shutdown, _serving) = piped(&watched, ServingLimits::default(), 4096);
-            let mut client = Client::with_windows(io, MIB as u32, MIB as u32).await.unwrap();
+            let mut client = Client::with_windows(io, MIB as u32, 2 * MIB as u32).await.unwrap();
             let (slow, size) = (client.begin("/pieces/20000000").await.unwrap(), 20_000_000);
             settle().await;
             let waiting = watched.produced();
@@ -27,6 +27,7 @@ async fn a_client_that_stops_reading_stops_the_calls_and_gets_everything_when_it
             settle().await;
             assert_eq!(watched.produced(), waiting, "nothing more is produced");
             // Others on the same connection are not held up by flow control on one of them.
+            assert_eq!(soon(client.get("/whole/1000")).await.unwrap(), pattern(1000));
             assert_eq!(whole(slow).await.unwrap(), pattern(size));
             assert_eq!(watched.produced(), size);
         })

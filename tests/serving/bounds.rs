@@ -70,7 +70,8 @@ async fn a_call_that_panics_takes_nobody_with_it() {
     let held = whole(client.begin("/hold").await.unwrap());
     serving.watched.calls(1).await;
     for _ in 0..10 {
-        assert!(soon(client.get("/panic")).await.is_err());
+        let error = soon(client.get("/panic")).await.unwrap_err();
+        assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR));
         assert_eq!(soon(client.get("/whole/10")).await.unwrap(), pattern(10));
     }
     serving.watched.release();

@@ -4,18 +4,18 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use profilestore::rpc::Services;
 use profilestore::rpc::at_once::NeverAtOnce;
-use profilestore::server::serving::{self, ConnectionError, RequestBody, ServingLimits};
+use profilestore::server::serving::{self, ConnectionError, RequestBody, ServingFigures, ServingLimits};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -27,9 +27,11 @@ use crate::common::soon;
 
 /// The pieces in which `/pieces/N` comes.
 const PIECE: usize = 16 * 1024;
+/// The pieces in which `/small/N` comes.
+const SMALL_PIECE: usize = 2048;
 
-/// Answers `/whole/N` and `/pieces/N` with N bytes, `/echo` with what it gets, `/hold` when it is released, and
-/// panics at `/panic`.
+/// Answers `/whole/N`, `/pieces/N` and `/small/N` with N bytes, `/halves/N` with the second half when it is released, `/echo` with what it
+/// gets, `/hold` when it is released, and panics at `/panic`; `/block` blocks its thread while that is wanted.
 #[derive(Clone)]
 pub struct Watched {
     /// How many calls there are.
@@ -37,6 +39,8 @@ pub struct Watched {
     most: Arc<AtomicUsize>,
     begun: watch::Sender<usize>,
     released: CancellationToken,
+    /// Whether `/block` blocks.
+    pub is_shut: Arc<AtomicBool>,
     /// The bytes of answers that were taken from their bodies.
     produced: Arc<AtomicUsize>,
 }
@@ -48,6 +52,7 @@ impl Default for Watched {
             most: Arc::default(),
             begun: watch::Sender::new(0),
             released: CancellationToken::new(),
+            is_shut: Arc::default(),
             produced: Arc::default(),
         }
     }
@@ -114,11 +119,29 @@ impl Watched {
                 Response::new(Full::from("released").boxed_unsync())
             }
             "panic" => panic!("a call that panics"),
+            "block" => {
+                while self.is_shut.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+                Response::new(Full::from("unblocked").boxed_unsync())
+            }
+            "halves" => {
+                let mut first = pattern(argument.parse().unwrap());
+                let second = first.split_off(first.len() / 2);
+                let later = stream::once(async move {
+                    self.released.cancelled().await;
+                    drop(running);
+                    Ok(Frame::data(second))
+                });
+                let halves = stream::iter([Ok(Frame::data(first))]).chain(later);
+                Response::new(StreamBody::new(halves).boxed_unsync())
+            }
             "whole" => Response::new(Full::new(pattern(argument.parse().unwrap())).boxed_unsync()),
             _ => {
                 let bytes = pattern(argument.parse().unwrap_or(0));
+                let size = if kind == "small" { SMALL_PIECE } else { PIECE };
                 let pieces = stream::unfold((bytes, running), move |(mut bytes, running)| {
-                    let piece = bytes.split_to(bytes.len().min(PIECE));
+                    let piece = bytes.split_to(bytes.len().min(size));
                     self.produced.fetch_add(piece.len(), Ordering::SeqCst);
                     let next = (!piece.is_empty()).then(|| (Ok(Frame::data(piece)), (bytes, running)));
                     async { next }
@@ -153,6 +176,7 @@ pub fn pattern(length: usize) -> Bytes {
 pub struct Loop {
     pub address: SocketAddr,
     pub watched: Watched,
+    pub figures: Arc<ServingFigures>,
     pub shutdown: CancellationToken,
     pub serving: JoinHandle<std::io::Result<()>>,
 }
@@ -162,9 +186,10 @@ impl Loop {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (watched, shutdown) = (Watched::default(), CancellationToken::new());
-        let serving =
-            tokio::spawn(serving::serve(listener, NeverAtOnce(watched.clone()), threads, limits, shutdown.clone()));
-        Self { address, watched, shutdown, serving }
+        let (service, figures) = (NeverAtOnce(watched.clone()), Arc::<ServingFigures>::default());
+        let counted = (figures.clone(), shutdown.clone());
+        let serving = tokio::spawn(serving::serve_counted(listener, service, threads, limits, counted.0, counted.1));
+        Self { address, watched, figures, shutdown, serving }
     }
 
     pub async fn connect(&self) -> TcpStream {
@@ -250,7 +275,8 @@ impl Client {
         path: &str,
         ended: bool,
     ) -> Result<(h2::client::ResponseFuture, h2::SendStream<Bytes>), h2::Error> {
-        let request = Request::post(format!("http://a{path}")).body(()).unwrap();
+        let request = Request::post(format!("http://a{path}")).header("content-type", "application/grpc");
+        let request = request.body(()).unwrap();
         let mut ready = self.sender.clone().ready().await?;
         ready.send_request(request, ended)
     }

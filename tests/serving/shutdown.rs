@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -84,6 +85,46 @@ async fn clients_that_say_nothing_hold_nothing_up() {
         // The end may be a reset.
         let _ = soon(stream.read_to_end(&mut Vec::new())).await;
     }
+}
+
+#[tokio::test]
+async fn connections_that_wait_for_their_thread_are_closed_as_the_drain_begins() {
+    const WAITING: u64 = 20;
+    let serving = Loop::start(1, ServingLimits { drain_timeout: PATIENT, ..ServingLimits::default() }).await;
+    let mut client = serving.client().await;
+    let held = whole(client.begin("/hold").await.unwrap());
+    serving.watched.calls(1).await;
+    let is_shut = serving.watched.is_shut.clone();
+    is_shut.store(true, Ordering::SeqCst);
+    let blocked = whole(client.begin("/block").await.unwrap());
+    serving.watched.begun(2).await;
+    let mut waiting = Vec::new();
+    for _ in 0..WAITING {
+        waiting.push(serving.connect().await);
+    }
+    let figures = serving.figures.clone();
+    soon(async {
+        while figures.accepted() < 1 + WAITING {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    serving.shutdown.cancel();
+    is_shut.store(false, Ordering::SeqCst);
+    for mut stream in waiting {
+        assert_eq!(soon(stream.read(&mut [0; 1])).await.unwrap_or(0), 0, "it is closed");
+    }
+    assert!(!serving.serving.is_finished(), "a call is in flight");
+    soon(async {
+        while figures.open() > 1 {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    serving.watched.release();
+    assert_eq!(soon(held).await.unwrap(), b"released");
+    assert_eq!(soon(blocked).await.unwrap(), b"unblocked");
+    soon(serving.serving).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -1,11 +1,14 @@
 //! One call that is not answered at once: its service's future, then its answer's body on the way into the stream.
 //!
 //! Invariants: of an answer one piece at most waits for the client's window; a client that takes its call back ends the
-//! call, also while it is computed or its body waits.
+//! call, also while it is computed or its body waits; one that does not take what waits for it has its call reset, while the body
+//! goes on here, and after that by [`Untaken`]. A call with nothing to send may wait for as long as it likes. One that panics
+//! is reset as an error of the server's.
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -15,12 +18,26 @@ use http::{HeaderValue, Response, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
+use super::stall::Stall;
+use super::untaken::{NOT_TAKEN, SMALL, Tracked, Untaken, Watch};
+
 pin_project! {
     /// A call.
     pub struct Call<F, B: Body> {
-        respond: SendResponse<B::Data>,
+        // `None` when the answer was given to the stream.
+        respond: Option<SendResponse<Tracked<B::Data>>>,
+        untaken: Rc<Untaken<B::Data>>,
         #[pin]
         state: State<F, B>,
+    }
+
+    impl<F, B: Body> PinnedDrop for Call<F, B> {
+        fn drop(this: Pin<&mut Self>) {
+            // A panic of the call drops it while it unwinds. Otherwise its caller would see it cancelled.
+            if std::thread::panicking() && let Some(respond) = this.project().respond {
+                respond.send_reset(Reason::INTERNAL_ERROR);
+            }
+        }
     }
 }
 
@@ -34,22 +51,30 @@ pin_project! {
         Sending {
             #[pin]
             body: B,
-            stream: SendStream<B::Data>,
-            // A piece that waits for the client's window.
-            waiting: Option<Piece<B::Data>>,
+            sending: Sending<B::Data>,
         },
     }
 }
 
-struct Piece<D> {
-    data: D,
+/// The way of an answer's body into its stream.
+struct Sending<D: Buf> {
+    stream: SendStream<Tracked<D>>,
+    /// A piece that waits for the client's window.
+    waiting: Option<Piece<D>>,
+    /// There as soon as there was a piece that is not small.
+    watch: Option<Rc<Watch>>,
+    stall: Stall,
+}
+
+struct Piece<D: Buf> {
+    data: Tracked<D>,
     is_last: bool,
 }
 
 impl<F, B: Body> Call<F, B> {
     /// A call that is answered with what the future gives.
-    pub fn new(answer: F, respond: SendResponse<B::Data>) -> Self {
-        Self { respond, state: State::Computing { answer } }
+    pub fn new(answer: F, respond: SendResponse<Tracked<B::Data>>, untaken: Rc<Untaken<B::Data>>) -> Self {
+        Self { respond: Some(respond), untaken, state: State::Computing { answer } }
     }
 }
 
@@ -62,17 +87,35 @@ where
     fn poll_call(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         let mut this = self.project();
         loop {
+            let Some(respond) = this.respond.as_mut() else { return Poll::Ready(Ok(())) };
             let next = match this.state.as_mut().project() {
                 StateProjection::Computing { answer } => {
                     let Poll::Ready(Ok(response)) = answer.poll(cx) else {
-                        return this.respond.poll_reset(cx).map(|reset| reset.map(|_| ()));
+                        return respond.poll_reset(cx).map(|reset| reset.map(|_| ()));
                     };
-                    match begin(this.respond, response)? {
-                        Some((stream, body)) => State::Sending { body, stream, waiting: None },
+                    match begin(respond, response)? {
+                        Some((stream, body)) => {
+                            let stall = Stall::new(this.untaken.patience());
+                            State::Sending { body, sending: Sending { stream, waiting: None, watch: None, stall } }
+                        }
                         None => return Poll::Ready(Ok(())),
                     }
                 }
-                StateProjection::Sending { body, stream, waiting } => return poll_body(body, stream, waiting, cx),
+                StateProjection::Sending { body, sending } => {
+                    let sent = sending.poll_body(body, cx)?;
+                    if sent.is_pending() && sending.poll_stall(cx).is_ready() {
+                        tracing::debug!("a call whose answer its client does not take was reset");
+                        respond.send_reset(NOT_TAKEN);
+                        return Poll::Ready(Ok(()));
+                    }
+                    ready!(sent);
+                    if let Some(watch) = sending.watch.take().filter(|watch| watch.held() > 0)
+                        && let Some(respond) = this.respond.take()
+                    {
+                        this.untaken.push(respond, watch);
+                    }
+                    return Poll::Ready(Ok(()));
+                }
             };
             this.state.set(next);
         }
@@ -80,10 +123,13 @@ where
 }
 
 /// A body, and the stream that it goes into.
-type Flow<B> = (SendStream<<B as Body>::Data>, B);
+type Flow<B> = (SendStream<Tracked<<B as Body>::Data>>, B);
 
 /// Sends the head of an answer. Gives what goes on, if the answer is not over.
-fn begin<B: Body>(respond: &mut SendResponse<B::Data>, response: Response<B>) -> Result<Option<Flow<B>>, h2::Error> {
+fn begin<B: Body>(
+    respond: &mut SendResponse<Tracked<B::Data>>,
+    response: Response<B>,
+) -> Result<Option<Flow<B>>, h2::Error> {
     let (mut head, body) = response.into_parts();
     let is_over = body.is_end_stream();
     if let Some(bytes) = body.size_hint().exact().filter(|_| !is_over) {
@@ -94,57 +140,68 @@ fn begin<B: Body>(respond: &mut SendResponse<B::Data>, response: Response<B>) ->
     Ok((!is_over).then_some((stream, body)))
 }
 
-fn poll_body<B>(
-    mut body: Pin<&mut B>,
-    stream: &mut SendStream<B::Data>,
-    waiting: &mut Option<Piece<B::Data>>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), h2::Error>>
-where
-    B: Body<Data: From<Bytes>, Error: Into<Box<dyn Error + Send + Sync>>>,
-{
-    loop {
-        if let Some(piece) = waiting.take() {
-            // The next piece is asked for when the client takes some of this one.
-            while piece.data.has_remaining() && stream.capacity() == 0 {
-                match stream.poll_capacity(cx) {
-                    Poll::Ready(Some(more)) => _ = more?,
-                    // The client has taken the call back.
-                    Poll::Ready(None) => return Poll::Ready(Ok(())),
-                    Poll::Pending => {
-                        *waiting = Some(piece);
-                        return Poll::Pending;
+impl<D: Buf + From<Bytes>> Sending<D> {
+    /// Ready when the whole body was given to the stream, or the client has taken the call back.
+    fn poll_body<B>(&mut self, mut body: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>>
+    where
+        B: Body<Data = D, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
+        let stream = &mut self.stream;
+        loop {
+            if let Some(piece) = self.waiting.take() {
+                // The next piece is asked for when the client takes some of this one.
+                while piece.data.has_remaining() && stream.capacity() == 0 {
+                    match stream.poll_capacity(cx) {
+                        Poll::Ready(Some(more)) => _ = more?,
+                        // The client has taken the call back.
+                        Poll::Ready(None) => return Poll::Ready(Ok(())),
+                        Poll::Pending => {
+                            self.waiting = Some(piece);
+                            return Poll::Pending;
+                        }
                     }
                 }
-            }
-            stream.send_data(piece.data, piece.is_last)?;
-            if piece.is_last {
-                return Poll::Ready(Ok(()));
-            }
-        }
-        let Poll::Ready(frame) = body.as_mut().poll_frame(cx) else {
-            return Poll::Ready(ready!(stream.poll_reset(cx)).map(|_| ()));
-        };
-        match frame {
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    // Not all of it: what one stream asks for ahead is not there for the others of the connection.
-                    stream.reserve_capacity(data.remaining().min(1));
-                    *waiting = Some(Piece { data, is_last: body.is_end_stream() });
+                // It is taken only when those before it have gone.
+                self.stall.restart();
+                stream.send_data(piece.data, piece.is_last)?;
+                if piece.is_last {
+                    return Poll::Ready(Ok(()));
                 }
-                Err(frame) => {
-                    if let Ok(trailers) = frame.into_trailers() {
-                        stream.reserve_capacity(0);
-                        return Poll::Ready(stream.send_trailers(trailers));
+            }
+            let Poll::Ready(frame) = body.as_mut().poll_frame(cx) else {
+                return Poll::Ready(ready!(stream.poll_reset(cx)).map(|_| ()));
+            };
+            match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        // Not all of it: what one stream asks for ahead is not there for the others of the connection.
+                        stream.reserve_capacity(data.remaining().min(1));
+                        let data = match data.remaining() {
+                            0..=SMALL => Tracked::unwatched(data),
+                            _ => Tracked::watched(data, self.watch.get_or_insert_default()),
+                        };
+                        self.waiting = Some(Piece { data, is_last: body.is_end_stream() });
                     }
+                    Err(frame) => {
+                        if let Ok(trailers) = frame.into_trailers() {
+                            stream.reserve_capacity(0);
+                            return Poll::Ready(stream.send_trailers(trailers));
+                        }
+                    }
+                },
+                Some(Err(error)) => {
+                    stream.send_reset(reason_of(&*error.into()));
+                    return Poll::Ready(Ok(()));
                 }
-            },
-            Some(Err(error)) => {
-                stream.send_reset(reason_of(&*error.into()));
-                return Poll::Ready(Ok(()));
+                None => return Poll::Ready(stream.send_data(Bytes::new().into(), true)),
             }
-            None => return Poll::Ready(stream.send_data(Bytes::new().into(), true)),
         }
+    }
+
+    /// Ready when the client has not taken what waits for it for too long.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (held, gone) = self.watch.as_ref().map_or((0, 0), |watch| (watch.held(), watch.gone()));
+        self.stall.poll(self.waiting.is_some() || held > 0, gone, cx)
     }
 }
 

@@ -2,15 +2,14 @@
 //!
 //! Invariants: a connection never waits for its client without an end. The preface must come in the handshake's
 //! time; an idle connection is probed; a client that takes nothing of what is sent to it is given up after the time
-//! of a probe; a connection that is old is drained, and cut when its calls go on for longer than the grace; one that drains, has no calls and hears nothing is closed. A
+//! of a probe; a connection that is old is drained, and cut when its calls go on for longer than the grace; one that drains, has
+//! nothing more to send and hears nothing is closed, unless its client may still be reading what it was sent. A
 //! client that reads gets everything that was answered: the socket is closed after the client's side, or a while after.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::ServingLimits;
-use super::executor::LocalExecutor;
 use super::gathered_io::{Progress, gathered};
 use super::http2::Http2;
 use super::request_body::RequestBody;
+use super::stall::{LEAST_TAKEN, Stall};
 use crate::rpc::at_once::AtOnce;
 
 /// What every HTTP/2 client sends first (RFC 9113, section 3.4).
@@ -33,13 +32,10 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A connection's age differs from the limit by up to this part of it, so that connections that were opened
 /// together do not all come back together.
 const AGE_JITTER: f64 = 0.1;
-/// A connection that drains and has no calls is closed after this time when its client says nothing at all.
+/// A connection that drains and has nothing more to send is closed when its client says nothing at all for this time.
 const SILENT_DRAIN: Duration = Duration::from_secs(5);
-/// How long a client that has got everything may take to close its side.
+/// How long a client that has read everything may take to close its side.
 const LAST_READ: Duration = Duration::from_secs(10);
-/// A client whose socket is full must take at least this much in the time of a probe: what waits for it is not charged to
-/// anything, and a byte now and then would keep it for as long as the connection lives.
-const LEAST_TAKEN: u64 = 4096;
 /// A time that nothing reaches.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
@@ -69,6 +65,16 @@ pub enum ConnectionError {
     TooOld,
 }
 
+impl ConnectionError {
+    /// Whether the server has given the connection up, and not its client.
+    pub(super) fn is_given_up(&self) -> bool {
+        match self {
+            Self::Io(_) | Self::Http2(_) | Self::NoPreface => false,
+            Self::Dead | Self::Stalled | Self::Silent | Self::TooOld => true,
+        }
+    }
+}
+
 /// Serves a connection to its end. After `shutdown`, or when it is old, it takes no new calls and ends with the last
 /// one. Must run in a `LocalSet`, on which the calls run too.
 ///
@@ -93,13 +99,14 @@ where
         },
     }
     let (io, gathered) = gathered(stream, PREFACE);
-    let executor = LocalExecutor::default();
-    let calls = executor.calls();
-    let mut connection = Http2::new(io, service, executor, limits);
+    let mut connection = Http2::new(io, service, limits);
     let mut shutdown = pin!(shutdown.cancelled());
     let mut age = Age::new(&limits);
-    let mut stall = Stall::new(limits.keepalive_interval + limits.keepalive_timeout);
+    let patience = limits.keepalive_interval + limits.keepalive_timeout;
+    let mut stall = Stall::new(patience);
     let mut drain: Option<Drain> = None;
+    // What had moved when the client was heard last.
+    let mut heard = Progress::default();
     let mut ended = None;
     poll_fn(|cx| {
         let old = age.poll(cx);
@@ -107,21 +114,30 @@ where
             return Poll::Ready(Err(ConnectionError::TooOld));
         }
         if drain.is_none() && (old.is_some() || shutdown.as_mut().poll(cx).is_ready()) {
-            drain = Some(Drain::new(calls.clone(), gathered.progress()));
+            drain = Some(Drain::new(gathered.progress()));
             connection.drain();
         }
-        if drain.as_mut().is_some_and(|drain| drain.poll(gathered.progress(), cx).is_ready()) {
-            return Poll::Ready(Err(ConnectionError::Silent));
+        if let Some(drain) = &mut drain {
+            let progress = gathered.progress();
+            let may_read = || progress.blocked || unheard(progress, heard) > LEAST_TAKEN || connection.has_calls();
+            if drain.poll(progress.received, may_read, cx).is_ready() {
+                return Poll::Ready(Err(ConnectionError::Silent));
+            }
         }
         if ended.is_none()
             && let Poll::Ready(result) = connection.poll(cx)
         {
             ended = Some(result);
         }
-        connection.note_received(gathered.progress().received);
+        let progress = gathered.progress();
+        if progress.received != heard.received {
+            heard = progress;
+            connection.note_received(progress.received);
+        }
         // Everything that the connection wrote in this turn leaves in one call.
         let sent = gathered.poll_send(cx)?;
-        if stall.poll(gathered.progress(), cx).is_ready() {
+        let progress = gathered.progress();
+        if stall.poll(progress.blocked, progress.sent, cx).is_ready() {
             return Poll::Ready(Err(ConnectionError::Stalled));
         }
         match ended.take() {
@@ -133,12 +149,19 @@ where
         }
     })
     .await?;
+    let may_read = unheard(gathered.progress(), heard) > LEAST_TAKEN;
     // Whether the client has closed its side by then or not.
-    let _ = tokio::time::timeout(LAST_READ, gathered.read_out()).await;
+    let _ = tokio::time::timeout(if may_read { patience } else { LAST_READ }, gathered.read_out()).await;
     Ok(())
 }
 
-/// Reads the whole preface: hyper would wait for it without an end.
+/// The bytes that were sent since the client was heard last. They may lie in the buffers of both machines, and closing the
+/// socket can lose them.
+fn unheard(now: Progress, heard: Progress) -> u64 {
+    now.sent - heard.sent
+}
+
+/// Reads the whole preface. HTTP/2 would wait for it without an end.
 async fn preface(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     let mut bytes = [0; PREFACE.len()];
     let mut read = 0;
@@ -189,84 +212,28 @@ impl Age {
     }
 }
 
-/// A drain waits for calls, and for the client to answer that it makes no more of them. One that is gone does not.
+/// A drain waits for calls, for a client that may be reading, and for the client to answer that it makes no more calls. One that
+/// is gone does not.
 struct Drain {
-    calls: Rc<Cell<usize>>,
     timer: Pin<Box<Sleep>>,
-    /// What the client had sent when the drain began. One that has sent anything since is there, and what it has not
-    /// read yet may wait for it.
+    /// What the client had sent when it was looked at last. One that has sent anything since is there.
     received: u64,
 }
 
 impl Drain {
-    fn new(calls: Rc<Cell<usize>>, progress: Progress) -> Self {
-        Self { calls, timer: Box::pin(sleep(SILENT_DRAIN)), received: progress.received }
+    fn new(progress: Progress) -> Self {
+        Self { timer: Box::pin(sleep(SILENT_DRAIN)), received: progress.received }
     }
 
     /// Ready when there is nobody to wait for.
-    fn poll(&mut self, progress: Progress, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, received: u64, may_read: impl Fn() -> bool, cx: &mut Context<'_>) -> Poll<()> {
         while self.timer.as_mut().poll(cx).is_ready() {
-            if self.calls.get() == 0 && progress.received == self.received {
+            if received == self.received && !may_read() {
                 return Poll::Ready(());
             }
+            self.received = received;
             self.timer.as_mut().reset(Instant::now() + SILENT_DRAIN);
         }
         Poll::Pending
-    }
-}
-
-/// Finds out that a socket takes nothing any more.
-struct Stall {
-    patience: Duration,
-    /// Runs from the last progress while the socket is blocked.
-    timer: Option<Pin<Box<Sleep>>>,
-    seen: Progress,
-}
-
-impl Stall {
-    fn new(patience: Duration) -> Self {
-        Self { patience, timer: None, seen: Progress::default() }
-    }
-
-    /// Ready when the socket has been blocked without any progress for too long.
-    fn poll(&mut self, progress: Progress, cx: &mut Context<'_>) -> Poll<()> {
-        if !progress.blocked {
-            self.timer = None;
-            return Poll::Pending;
-        }
-        if self.timer.is_none() || progress.sent >= self.seen.sent + LEAST_TAKEN {
-            self.timer = Some(Box::pin(sleep(self.patience)));
-            self.seen = progress;
-        }
-        self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(cx))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_socket_that_takes_a_little_now_and_then_is_not_given_up() {
-        let patience = Duration::from_secs(80);
-        let mut stall = Stall::new(patience);
-        let mut ready = async |sent, blocked| {
-            let progress = Progress { sent, received: 0, blocked };
-            futures_util::poll!(poll_fn(|cx| stall.poll(progress, cx))).is_ready()
-        };
-        for sent in (0..10).map(|taken| taken * LEAST_TAKEN) {
-            assert!(!ready(sent, true).await);
-            tokio::time::advance(patience - Duration::from_secs(1)).await;
-            assert!(!ready(sent, true).await);
-        }
-        // Less than that is nothing.
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(ready(10 * LEAST_TAKEN - 1, true).await);
-        // Whoever has nothing to send waits for nothing.
-        assert!(!ready(9, false).await);
-        tokio::time::advance(patience * 2).await;
-        assert!(!ready(9, false).await && !ready(9, true).await);
-        tokio::time::advance(patience).await;
-        assert!(ready(9, true).await);
     }
 }

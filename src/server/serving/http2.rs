@@ -1,12 +1,14 @@
 //! HTTP/2 on one connection: takes its calls, answers those whose answer is known at once, and runs the others as tasks.
 //!
 //! A call that is answered in the turn that accepts it costs no task, no body and no future. Invariants: a turn begins a
-//! bounded number of calls; a service that panics over a call at hand breaks that call, and not the connection.
+//! bounded number of calls, and no more when they were dear; a service that panics over a call at hand breaks that call, and not
+//! the connection.
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -20,9 +22,10 @@ use tower::Service;
 use super::ServingLimits;
 use super::call::Call;
 use super::connection::ConnectionError;
-use super::executor::LocalExecutor;
 use super::keep_alive::KeepAlive;
 use super::request_body::RequestBody;
+use super::untaken::{SMALL, Tracked, Untaken, Watch};
+use crate::observe::origin;
 use crate::rpc::at_once::{self, AtOnce};
 
 /// How much a client may send ahead on one connection, and in one call.
@@ -35,12 +38,17 @@ const SEND_BUFFER: usize = 400 * 1024;
 const LOCAL_RESETS: usize = 1024;
 /// A turn begins so many calls at most; the others of the thread have theirs between.
 const CALLS_PER_TURN: usize = 512;
+/// A turn ends when it has cost so much: about the bytes that it answered.
+const TURN_COST: usize = 256 * 1024;
+/// What one byte of a request that was looked at costs, in bytes of answers: a request of a byte can ask for more, but a name of
+/// something takes a dozen, and what it names some hundred.
+const ASKED_COST: usize = 16;
 
 /// HTTP/2 on one connection.
 pub struct Http2<T, S, D: Buf> {
     state: State<T, D>,
     service: S,
-    calls: LocalExecutor,
+    untaken: Rc<Untaken<D>>,
     limits: ServingLimits,
     is_draining: bool,
     /// Whether the client did not answer a probe.
@@ -48,8 +56,8 @@ pub struct Http2<T, S, D: Buf> {
 }
 
 enum State<T, D: Buf> {
-    Handshake(Box<Handshake<T, D>>),
-    Serving { connection: Box<Connection<T, D>>, keep_alive: Option<KeepAlive> },
+    Handshake(Box<Handshake<T, Tracked<D>>>),
+    Serving { connection: Box<Connection<T, Tracked<D>>>, keep_alive: Option<KeepAlive> },
 }
 
 impl<T, S, D> Http2<T, S, D>
@@ -58,7 +66,7 @@ where
     D: Buf + 'static,
 {
     /// Begins with the client's preface.
-    pub fn new(io: T, service: S, calls: LocalExecutor, limits: ServingLimits) -> Self {
+    pub fn new(io: T, service: S, limits: ServingLimits) -> Self {
         let handshake = Builder::new()
             .initial_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
@@ -72,7 +80,7 @@ where
         Self {
             state: State::Handshake(Box::new(handshake)),
             service,
-            calls,
+            untaken: Untaken::new(limits.keepalive_interval + limits.keepalive_timeout),
             limits,
             is_draining: false,
             is_dead: false,
@@ -84,6 +92,14 @@ where
         self.is_draining = true;
         if let State::Serving { connection, .. } = &mut self.state {
             connection.graceful_shutdown();
+        }
+    }
+
+    /// Whether there is any call, or an answer that HTTP/2 has not sent yet.
+    pub fn has_calls(&self) -> bool {
+        match &self.state {
+            State::Handshake(_) => false,
+            State::Serving { connection, .. } => connection.has_streams(),
         }
     }
 
@@ -116,13 +132,20 @@ where
         if keep_alive.as_mut().is_some_and(|keep_alive| keep_alive.poll(cx).is_ready()) {
             *keep_alive = None;
             self.is_dead = true;
+            // Its calls may end before the connection does.
+            origin::cut(origin::peer());
             connection.abrupt_shutdown(Reason::NO_ERROR);
         }
+        self.untaken.poll(cx);
+        let mut cost = 0;
         for _ in 0..CALLS_PER_TURN {
             match ready!(connection.poll_accept(cx)) {
                 Some(call) => {
                     let (request, respond) = call?;
-                    begin(&mut self.service, &self.calls, request, respond);
+                    cost += begin(&mut self.service, &self.untaken, request, respond);
+                    if cost >= TURN_COST {
+                        break;
+                    }
                 }
                 None if self.is_dead => return Poll::Ready(Err(ConnectionError::Dead)),
                 None => return Poll::Ready(Ok(())),
@@ -133,8 +156,13 @@ where
     }
 }
 
-/// Answers a call at once, or begins its task.
-fn begin<S, B>(service: &mut S, calls: &LocalExecutor, request: Request<RecvStream>, respond: SendResponse<B::Data>)
+/// Answers a call at once, or begins its task. Says what was done for it in this turn.
+fn begin<S, B>(
+    service: &mut S,
+    untaken: &Rc<Untaken<B::Data>>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Tracked<B::Data>>,
+) -> usize
 where
     S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + AtOnce<B::Data>,
     S::Future: 'static,
@@ -142,27 +170,44 @@ where
 {
     let mut request = request.map(RequestBody::new);
     // A count, and no copy.
-    if let Some(body) = request.body_mut().whole().cloned() {
-        match catch_unwind(AssertUnwindSafe(|| service.at_once(&request, &body))) {
-            Ok(Some(message)) => {
-                if let Err(error) = answer(respond, message) {
-                    tracing::debug!(%error, "a call's stream ended before its answer");
-                }
-                return;
+    let whole = request.body_mut().whole().cloned();
+    let asked = ASKED_COST * whole.as_ref().map_or(0, Bytes::len);
+    // The message of a panic is the panic hook's business.
+    let begun = catch_unwind(AssertUnwindSafe(|| {
+        let message = whole.as_ref().and_then(|body| service.at_once(&request, body));
+        message.ok_or_else(|| service.call(request))
+    }));
+    match begun {
+        Ok(Ok(message)) => {
+            let answered = message.remaining();
+            if let Err(error) = answer(respond, message, untaken) {
+                tracing::debug!(%error, "a call's stream ended before its answer");
             }
-            Ok(None) => {}
-            // The panic's own message is the panic hook's business. The stream is reset as it is dropped.
-            Err(_) => return,
+            asked + answered
+        }
+        Ok(Err(call)) => {
+            tokio::task::spawn_local(Call::new(call, respond, untaken.clone()));
+            asked
+        }
+        Err(_) => {
+            respond.send_reset(Reason::INTERNAL_ERROR);
+            asked
         }
     }
-    calls.execute(Call::new(service.call(request), respond));
 }
 
 /// Gives the stream the whole answer. What the client's window does not take waits in the stream.
-fn answer<D: Buf>(mut respond: SendResponse<D>, message: D) -> Result<(), h2::Error> {
+fn answer<D: Buf>(mut respond: SendResponse<Tracked<D>>, message: D, untaken: &Untaken<D>) -> Result<(), h2::Error> {
     let mut response = Response::new(());
     *response.headers_mut() = at_once::head();
     let mut stream = respond.send_response(response, false)?;
-    stream.send_data(message, false)?;
-    stream.send_trailers(at_once::trailers())
+    if message.remaining() <= SMALL {
+        stream.send_data(Tracked::unwatched(message), false)?;
+        return stream.send_trailers(at_once::trailers());
+    }
+    let watch = Rc::<Watch>::default();
+    stream.send_data(Tracked::watched(message, &watch), false)?;
+    stream.send_trailers(at_once::trailers())?;
+    untaken.push(respond, watch);
+    Ok(())
 }

@@ -19,13 +19,14 @@
 
 mod call;
 mod connection;
-mod executor;
 mod figures;
 mod gathered_io;
 mod http2;
 mod keep_alive;
 mod request_body;
+mod stall;
 mod throttle;
+mod untaken;
 mod worker;
 
 use std::convert::Infallible;
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 pub use self::connection::{ConnectionError, serve_connection};
+use self::figures::End;
 pub use self::figures::ServingFigures;
 pub use self::request_body::RequestBody;
 use self::throttle::Throttle;
@@ -179,7 +181,9 @@ async fn accept(listener: &TcpListener, workers: &[Worker], limit: usize, figure
             };
             if let Ok(permit) = permits.clone().try_acquire_owned() {
                 figures.accept();
-                worker.hand_over(Accepted { stream, permit });
+                if !worker.hand_over(Accepted { stream, permit }) {
+                    figures.end(End::Closed, 1);
+                }
                 break;
             }
             figures.refuse();

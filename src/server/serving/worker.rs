@@ -76,9 +76,9 @@ impl Worker {
         Ok(Self { queue, thread, done })
     }
 
-    /// Gives the worker a connection; a worker that drains drops it.
-    pub fn hand_over(&self, accepted: Accepted) {
-        let _ = self.queue.send(accepted);
+    /// Gives the worker a connection. A worker that drains does not take it, and it is closed.
+    pub fn hand_over(&self, accepted: Accepted) -> bool {
+        self.queue.send(accepted).is_ok()
     }
 
     /// Waits for the worker to drain.
@@ -106,6 +106,8 @@ async fn work<S, B>(
     let mut connections = JoinSet::new();
     loop {
         let Accepted { stream, permit } = tokio::select! {
+            // In this order: a worker that drains begins nothing more.
+            biased;
             () = shutdown.cancelled() => break,
             // Ended connections are forgotten as they end.
             Some(ended) = connections.join_next() => {
@@ -122,13 +124,18 @@ async fn work<S, B>(
             let _permit = permit;
             let peer = stream.peer_addr().ok();
             let ended = with_peer(peer, serve_connection(prepared(stream)?, service, limits, shutdown)).await;
-            if matches!(ended, Err(ConnectionError::TooOld)) {
+            if ended.as_ref().is_err_and(ConnectionError::is_given_up) {
                 origin::cut(peer);
             }
             ended
         });
         // The connections that are there have their turn before the next one begins.
         tokio::task::yield_now().await;
+    }
+    // Those that wait in line are closed now, and not when the last of the others has ended.
+    accepted.close();
+    while accepted.try_recv().is_ok() {
+        figures.end(End::Closed, 1);
     }
     let drained = tokio::time::timeout(limits.drain_timeout, async {
         while let Some(ended) = connections.join_next().await {
