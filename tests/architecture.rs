@@ -149,6 +149,23 @@ fn fenced_crates_stay_in_their_rooms() {
     assert!(wrong.is_empty(), "these crates have a room of their own (ARCHITECTURE.md):\n{}", wrong.join("\n"));
 }
 
+/// What sled does badly, and why nobody asks it for it.
+const NEVER_OF_SLED: [(&str, &str); 3] = [
+    ("flush_async", "it hands the flush to threads that nobody watches"),
+    ("watch_prefix", "its queues have no bound, and a slow reader holds up who writes"),
+    ("generate_id", "it skips numbers after a crash; sequence numbers have no gaps"),
+];
+
+#[test]
+fn what_sled_does_badly_is_never_asked_of_it() {
+    for (path, text) in sources() {
+        for (name, why) in NEVER_OF_SLED {
+            let is_used = text.lines().map(code).any(|line| line.contains(name));
+            assert!(!is_used, "{} names {name}: {why}", path.display());
+        }
+    }
+}
+
 #[test]
 fn unsafe_code_is_in_the_sync_hook_only() {
     for (path, text) in sources() {

@@ -122,3 +122,34 @@ async fn sled_is_flushed_in_its_time_also_while_all_writes_are_refused() {
     faults.give_turns(usize::MAX);
     store.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses_at_once_by_commits_and_by_bytes_and_takes_again_when_there_is_room() {
+    use profilestore::engine::sled::QueueBounds;
+    let size = |write: &profilestore::model::Write| write.size_bytes;
+    let large = |number: usize| put(&format!("large-{number}"), "", &"x".repeat(200));
+    let of_bytes = QueueBounds { commits: 100, bytes: 4 * size(&large(0)) };
+    for (queue, fit) in [(QueueBounds { commits: 3, bytes: 1 << 20 }, 3), (of_bytes, 4)] {
+        let (dir, faults) = (tempfile::tempdir().unwrap(), Faults::new(None));
+        faults.hold();
+        let store = SledStore::open(SledOptions { queue, ..options(dir.path(), &faults) }, Arc::new(NoObserver));
+        let store = store.await.unwrap();
+        faults.until_waiting(1);
+        let mut waiting: Vec<_> =
+            (0..fit).map(|number| Box::pin(store.commit(Commit::all(vec![large(number)])))).collect();
+        for commit in &mut waiting {
+            assert!(futures_util::poll!(commit.as_mut()).is_pending(), "{queue:?}");
+        }
+        for _ in 0..3 {
+            // At once: it is ready when it is asked for the first time.
+            let refused = futures_util::poll!(Box::pin(store.commit(Commit::all(vec![large(9)]))));
+            assert_eq!(refused, std::task::Poll::Ready(Err(StoreError::Overloaded)), "{queue:?}");
+        }
+        assert_eq!(store.status().queued_commits, fit, "who was refused takes no room");
+        faults.give_turns(usize::MAX);
+        assert!(join_all(waiting).await.iter().all(Result::is_ok), "{queue:?}");
+        assert!(store.commit(Commit::all(vec![large(9)])).await.is_ok());
+        assert_eq!(store.status().queued_commits, 0);
+        store.close().await.unwrap();
+    }
+}

@@ -131,3 +131,39 @@ async fn of_many_restores_into_one_directory_at_once_one_is_made() {
         store.close().await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_lost_a_row_while_it_was_built_is_not_called_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, log) = backed_up(dir.path()).await;
+    for lost in ["i", "r", "d"] {
+        let target = dir.path().join(format!("without-{lost}"));
+        let (staging, removed) = (target.clone(), Arc::new(AtomicBool::new(false)));
+        let has_removed = removed.clone();
+        // Behind all checks of the building: only the check of what was built can see it.
+        let disk = Disk::system().with_faults(move |point| {
+            if point == Point::RebuildSynced {
+                let sled = find(&staging, "sled-rebuilt");
+                let db = ::sled::Config::new().path(sled).segment_size(2 * 1024 * 1024).open().unwrap();
+                let (key, _) = db.scan_prefix(lost).next().expect("there is such a row").unwrap();
+                db.remove(key).unwrap();
+                has_removed.store(true, Ordering::SeqCst);
+            }
+            Ok(())
+        });
+        let options = SledOptions { disk, ..options(&target, &Faults::new(None)) };
+        let refused = restore_with_log(&file, Some(&log), &options).expect_err("it was called restored");
+        assert!(removed.load(Ordering::SeqCst) && matches!(refused, RestoreError::Built(_)), "{lost}: {refused}");
+        assert!(!target.exists(), "{lost}: something stays");
+    }
+}
+
+/// The directory of this name somewhere below another one.
+fn find(below: &Path, name: &str) -> PathBuf {
+    let found = below.join(name);
+    if found.exists() {
+        return found;
+    }
+    let folders = fs::read_dir(below).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    folders.map(|folder| folder.join(name)).find(|path| path.exists()).expect("it is there")
+}

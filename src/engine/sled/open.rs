@@ -152,17 +152,26 @@ pub enum OpenError {
     )]
     SyncHookMissing,
     /// The commit log cannot be opened.
-    #[error(transparent)]
-    Log(LogError<StoreError>),
+    #[error("{0}{remedy}", remedy = log_remedy(.0))]
+    Log(#[source] LogError<StoreError>),
     /// The commit log cannot be read for the requests to remember.
-    #[error(transparent)]
-    RecentRequests(LogError),
+    #[error("{0}{remedy}", remedy = log_remedy(.0))]
+    RecentRequests(#[source] LogError),
     /// The state cannot be read or brought up to the log.
     #[error("the state cannot be brought up to date: {0}")]
     Store(#[from] StoreError),
     /// A thread cannot be started.
     #[error("the store's threads cannot be started: {0}")]
     Thread(io::Error),
+}
+
+/// What to do about a log that cannot be opened.
+fn log_remedy<E>(error: &LogError<E>) -> &'static str {
+    if let LogError::Corrupt(_) = error {
+        "; the log is the truth, and what it has lost nothing else has: put its files back as they were, or restore a backup into a new data directory"
+    } else {
+        ""
+    }
 }
 
 impl OpenError {

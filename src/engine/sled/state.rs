@@ -116,7 +116,7 @@ fn bring_up_tree(
 ) -> Result<BroughtUp, Trouble> {
     let pass = |point| options.disk.pass(point).map_err(|source| data_dir.access("opened", source));
     pass(Point::SledOpened)?;
-    check_sync_hook(tree)?;
+    check_sync_hook(tree, sync_hook::sync_count)?;
     let mut applied = tree.applied()?;
     if applied.sequence == 0 && !tree.is_empty()? {
         return Err(Trouble::Damaged("it holds profiles but not how far it has come".into()));
@@ -275,12 +275,13 @@ fn remove_half_made_snapshots(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn check_sync_hook(tree: &Tree) -> Result<(), OpenError> {
-    let before = sync_hook::sync_count();
+/// `sync_count` counts the syncs that came through the hook.
+fn check_sync_hook(tree: &Tree, sync_count: impl Fn() -> u64) -> Result<(), OpenError> {
+    let before = sync_count();
     let mark: u64 = rand::random();
     tree.db().insert(keys::SYNC_CHECK, &mark.to_le_bytes()).map_err(sled_error)?;
     tree.flush()?;
-    if sync_hook::sync_count() > before { Ok(()) } else { Err(OpenError::SyncHookMissing) }
+    if sync_count() > before { Ok(()) } else { Err(OpenError::SyncHookMissing) }
 }
 
 impl Tree {
@@ -293,5 +294,48 @@ impl Tree {
             }
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CACHE_BYTES: u64 = 1024 * 1024;
+
+    fn opened(dir: &Path) -> Arc<Tree> {
+        open_tree(dir, CACHE_BYTES).unwrap_or_else(|_| panic!("it was refused"))
+    }
+
+    #[test]
+    fn a_program_in_which_sleds_syncs_miss_the_hook_does_not_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = opened(dir.path());
+        check_sync_hook(&tree, sync_hook::sync_count).unwrap();
+        // The hook is not linked: nobody counts.
+        let refused = check_sync_hook(&tree, || 7).unwrap_err();
+        assert!(matches!(refused, OpenError::SyncHookMissing), "{refused}");
+        assert!(refused.to_string().contains("would not survive a power cut"));
+    }
+
+    #[test]
+    fn what_sled_leaves_of_a_snapshot_when_it_is_killed_while_it_opens_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = opened(dir.path());
+        tree.db().insert("key", "value").unwrap();
+        tree.flush().unwrap();
+        drop(tree);
+        let left = dir.path().join("snap.000000000000002A.generating");
+        fs::write(&left, "half of it").unwrap();
+        // The control: sled alone never opens again.
+        for _ in 0..2 {
+            let alone = ::sled::Config::new().path(dir.path()).segment_size(SLED_SEGMENT_BYTES);
+            let opened = catch_unwind(AssertUnwindSafe(|| alone.open().map(|_| ())));
+            assert!(!matches!(opened, Ok(Ok(()))), "sled opens with it");
+            assert!(left.exists());
+        }
+        let tree = opened(dir.path());
+        assert!(!left.exists());
+        assert_eq!(tree.db().get("key").unwrap().unwrap(), "value");
     }
 }
