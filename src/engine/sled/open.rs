@@ -177,12 +177,15 @@ fn log_remedy<E>(error: &LogError<E>) -> &'static str {
 impl OpenError {
     /// Whether the machine failed, and not what is stored: another time, or with more room, the same may go well.
     pub(super) fn is_of_machine(&self) -> bool {
-        match self {
-            Self::DataDir(DataDirError::Access { .. }) | Self::Sled { .. } | Self::Thread(_) => true,
-            Self::Log(LogError::Io { .. } | LogError::Replay(StoreError::Failed { .. })) => true,
-            Self::RecentRequests(LogError::Io { .. }) | Self::Store(StoreError::Failed { .. }) => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::DataDir(DataDirError::Access { .. })
+                | Self::Sled { .. }
+                | Self::Thread(_)
+                | Self::Log(LogError::Io { .. } | LogError::Replay(StoreError::Failed { .. }))
+                | Self::RecentRequests(LogError::Io { .. })
+                | Self::Store(StoreError::Failed { .. })
+        )
     }
 }
 

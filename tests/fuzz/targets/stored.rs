@@ -7,7 +7,7 @@ use std::path::Path;
 
 use profilestore::engine::Disk;
 use profilestore::engine::commit_log::{
-    CommitLog, LogOptions, LogReach, LogReader, LoggedGroup, check_log, read_range,
+    CommitLog, DamageAt, LogOptions, LogReach, LogReader, LoggedGroup, check_log, read_range,
 };
 use profilestore::engine::sled::keys::{self, Applied, AtId, Counters};
 use profilestore::engine::snapshot::{
@@ -111,7 +111,7 @@ pub fn commit_log(data: &[u8]) {
     reach.raise(next - 1, "what was read is");
     assert_eq!(check_log(dir.path(), INCARNATION, reach), None);
     reach.raise(next, "one more is");
-    assert!(check_log(dir.path(), INCARNATION, reach).is_some_and(|problem| problem.at_end));
+    assert!(check_log(dir.path(), INCARNATION, reach).is_some_and(|problem| problem.at == DamageAt::End));
     let mut in_range = Vec::new();
     read_range(dir.path(), INCARNATION, 0, next - 1, |group| {
         in_range.push(group);
