@@ -89,3 +89,37 @@ fn the_tests_that_hold_the_guarantees_exist() {
     }
     assert!(named > 25, "{named} tests are named");
 }
+
+/// What stands in backticks in the second column of the table of bugs.
+fn bugs() -> Vec<(String, Vec<String>)> {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let table = text.split("### Bugs that were found\n").nth(1).expect("there is no such section");
+    let table = table.split("\n## ").next().unwrap();
+    let rows = table.lines().filter(|line| line.starts_with('|')).skip(2);
+    let parse = |row: &str| {
+        let (what, tests) = row.trim_matches('|').rsplit_once(" | ").expect("two columns are wanted");
+        (what.trim().to_owned(), tests.split('`').skip(1).step_by(2).map(str::to_owned).collect())
+    };
+    rows.map(parse).collect()
+}
+
+#[test]
+fn every_bug_that_was_found_has_a_test_that_is_there() {
+    let bugs = bugs();
+    assert!(bugs.len() > 15, "the table was not found");
+    for (what, tests) in bugs {
+        let (mut text, mut named) = (None, 0);
+        for name in tests {
+            if name.contains('/') {
+                let path = root().join(&name);
+                text = Some(fs::read_to_string(path).unwrap_or_else(|_| panic!("there is no {name}: {what}")));
+                continue;
+            }
+            let text = text.as_ref().unwrap_or_else(|| panic!("{name} is in no file: {what}"));
+            let begins = [format!("fn {name}("), format!("def {name}(")];
+            assert!(begins.iter().any(|begin| text.contains(begin)), "there is no {name}: {what}");
+            named += 1;
+        }
+        assert!(named > 0, "no test holds: {what}");
+    }
+}
