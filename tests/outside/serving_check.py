@@ -66,7 +66,7 @@ def check_unary(checks: Checks, server: Server, ids: list[str]) -> None:
         "GetProfile": pb.GetProfileRequest(id="user-00000042"),
         "BatchGetProfiles": pb.BatchGetProfilesRequest(ids=[f"user-{number:08}" for number in range(100)]),
         "QueryProfilesByDomain": pb.QueryProfilesByDomainRequest(domain="company-1.example", page_size=50),
-        "ListProfiles": pb.ListProfilesRequest(page_size=100),
+        "ListProfiles": pb.ListProfilesRequest(page_size=30),
     }
     for method, request in requests.items():
         url, message = f"http://{server.address}{SERVICE}/{method}", request.SerializeToString()
@@ -116,7 +116,7 @@ def check_many_streams(checks: Checks, server: Server) -> None:
     for method, request in {
         "GetProfile": pb.GetProfileRequest(id="user-00000042"),
         "BatchGetProfiles": pb.BatchGetProfilesRequest(ids=[f"user-{number:08}" for number in range(100)]),
-        "ListProfiles": pb.ListProfilesRequest(page_size=100),
+        "ListProfiles": pb.ListProfilesRequest(page_size=5),
     }.items():
         url, message = f"http://{server.address}{SERVICE}/{method}", request.SerializeToString()
         with RawConnection(server.address) as connection:

@@ -191,11 +191,11 @@ async fn others_have_their_turn_between_answers_that_are_dear() {
         // Another task of the thread, which asks for its next turn as soon as it has had one.
         let other = tokio::task::spawn_local(async move {
             let mut before = 0;
-            while dear.0.get() < 100 {
-                a_turn().await;
+            while before < 100 {
                 let in_a_turn = dear.0.get() - before;
                 assert!(in_a_turn * DEAR_BYTES < 1024 * 1024, "{in_a_turn} in a turn");
                 before += in_a_turn;
+                a_turn().await;
             }
         });
         other.await.unwrap();
