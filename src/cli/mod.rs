@@ -184,6 +184,8 @@ impl SettingsArgs {
 
 /// Runs the command and says how it ended.
 pub fn run(cli: Cli) -> ExitCode {
+    // Also when this thread panics.
+    let _said_to_the_end = FlushOnDrop;
     let result = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Reindex(args) => reindex::run(&args),
@@ -222,8 +224,16 @@ pub fn run(cli: Cli) -> ExitCode {
             ExitCode::from(code(&error))
         }
     };
-    standard_error::flush();
     exit_code
+}
+
+/// Waits until what was said on standard error is out, however the program ends.
+struct FlushOnDrop;
+
+impl Drop for FlushOnDrop {
+    fn drop(&mut self) {
+        standard_error::flush();
+    }
 }
 
 /// The error with its causes, but for those whose text the error before them has said already.

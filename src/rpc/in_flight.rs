@@ -248,7 +248,10 @@ where
                 // The next message has a time of its own.
                 *this.too_late = None;
             }
-            *this.is_due = !*this.is_stream || !this.ends.is_between();
+            // An empty piece is no message and the end of none.
+            if !data.is_empty() {
+                *this.is_due = !*this.is_stream || !this.ends.is_between();
+            }
         }
         Poll::Ready(Some(Ok(frame)))
     }

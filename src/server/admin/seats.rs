@@ -3,7 +3,7 @@
 //! A new connection that finds no seat gets that of the one of its kind that has waited longest for a request. So
 //! connections that say nothing keep out neither a probe nor a scraper, and those from elsewhere nobody on this machine.
 //!
-//! Invariant: a connection that is being answered keeps its seat.
+//! Invariant: a connection whose answer is being made keeps its seat. What is made may still be on its way when the seat goes.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -21,6 +21,11 @@ use pin_project_lite::pin_project;
 use super::stall::Stall;
 use super::untaken::{NOT_TAKEN, SMALL, Tracked, Untaken, Watch};
 
+/// So many times as long as others may an answer of several pieces wait: what a client tells the server is what its own
+/// library has handed on, and many hand on half a megabyte at a time. Whoever takes some of a stream slowly must not be taken for one
+/// that takes nothing.
+const STREAM_PATIENCE: u32 = 8;
+
 pin_project! {
     /// A call.
     pub struct Call<F, B: Body> {
@@ -64,6 +69,9 @@ struct Sending<D: Buf> {
     /// There as soon as there was a piece that is not small.
     watch: Option<Rc<Watch>>,
     stall: Stall,
+    /// Whether a piece has gone and another one followed it.
+    is_stream: bool,
+    has_sent: bool,
 }
 
 struct Piece<D: Buf> {
@@ -96,7 +104,7 @@ where
                     match begin(respond, response)? {
                         Some((stream, body)) => {
                             let stall = Stall::new(this.untaken.patience());
-                            State::Sending { body, sending: Sending { stream, waiting: None, watch: None, stall } }
+                            State::Sending { body, sending: Sending::new(stream, stall) }
                         }
                         None => return Poll::Ready(Ok(())),
                     }
@@ -112,7 +120,7 @@ where
                     if let Some(watch) = sending.watch.take().filter(|watch| watch.held() > 0)
                         && let Some(respond) = this.respond.take()
                     {
-                        this.untaken.push(respond, watch);
+                        this.untaken.push(respond, watch, if sending.is_stream { STREAM_PATIENCE } else { 1 });
                     }
                     return Poll::Ready(Ok(()));
                 }
@@ -141,6 +149,10 @@ fn begin<B: Body>(
 }
 
 impl<D: Buf + From<Bytes>> Sending<D> {
+    fn new(stream: SendStream<Tracked<D>>, stall: Stall) -> Self {
+        Self { stream, waiting: None, watch: None, stall, is_stream: false, has_sent: false }
+    }
+
     /// Ready when the whole body was given to the stream, or the client has taken the call back.
     fn poll_body<B>(&mut self, mut body: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>>
     where
@@ -163,6 +175,10 @@ impl<D: Buf + From<Bytes>> Sending<D> {
                 }
                 // It is taken only when those before it have gone.
                 self.stall.restart();
+                if std::mem::replace(&mut self.has_sent, true) && !self.is_stream {
+                    self.is_stream = true;
+                    self.stall.be_patient(STREAM_PATIENCE);
+                }
                 stream.send_data(piece.data, piece.is_last)?;
                 if piece.is_last {
                     return Poll::Ready(Ok(()));

@@ -173,13 +173,19 @@ where
     let whole = request.body_mut().whole().cloned();
     let asked = ASKED_COST * whole.as_ref().map_or(0, Bytes::len);
     // The message of a panic is the panic hook's business.
-    let begun = catch_unwind(AssertUnwindSafe(|| {
-        let message = whole.as_ref().and_then(|body| service.at_once(&request, body));
-        message.ok_or_else(|| service.call(request))
-    }));
+    let begun =
+        catch_unwind(AssertUnwindSafe(|| match whole.as_ref().and_then(|body| service.at_once(&request, body)) {
+            Some(message) => Ok((message, request)),
+            None => Err(service.call(request)),
+        }));
     match begun {
-        Ok(Ok(message)) => {
+        Ok(Ok((message, mut request))) => {
             let answered = message.remaining();
+            if answered > SMALL {
+                // The stream is kept until its answer has gone, and would keep what the request takes of the window.
+                request.body_mut().give_back();
+            }
+            drop(request);
             if let Err(error) = answer(respond, message, untaken) {
                 tracing::debug!(%error, "a call's stream ended before its answer");
             }
@@ -208,6 +214,6 @@ fn answer<D: Buf>(mut respond: SendResponse<Tracked<D>>, message: D, untaken: &U
     let watch = Rc::<Watch>::default();
     stream.send_data(Tracked::watched(message, &watch), false)?;
     stream.send_trailers(at_once::trailers())?;
-    untaken.push(respond, watch);
+    untaken.push(respond, watch, 1);
     Ok(())
 }

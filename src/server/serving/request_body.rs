@@ -48,6 +48,14 @@ impl RequestBody {
         }
     }
 
+    /// Lets the client send as much again as was read and is not asked for any more.
+    pub fn give_back(&mut self) {
+        for data in self.read.iter_mut().filter_map(Option::take).flatten() {
+            // It fails for a stream that has ended, which takes no more.
+            let _ = self.stream.flow_control().release_capacity(data.len());
+        }
+    }
+
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Read>> {
         if self.is_read {
             return Poll::Ready(None);

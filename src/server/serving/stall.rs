@@ -25,6 +25,11 @@ impl Stall {
         Self { patience, timer: None, seen: 0 }
     }
 
+    /// Gives up after so many times as long as before.
+    pub fn be_patient(&mut self, times: u32) {
+        self.patience *= times;
+    }
+
     /// Notes that something went as a whole.
     pub fn restart(&mut self) {
         self.timer = None;

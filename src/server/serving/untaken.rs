@@ -3,7 +3,7 @@
 //! An answer waits in its stream until the client's windows let it go, when nothing of the call is there any more but its
 //! stream. Here the stream's handle is kept until its answer has gone. Invariant: an answer of more than [`SMALL`] bytes of which
 //! its client takes less than [`LEAST_TAKEN`] in the time of a probe is reset, at the latest after one and a half of
-//! that time. Smaller ones are not looked after: they are what a call takes anyway.
+//! that time; the last of a stream in a multiple of it. Smaller ones are not looked after: they are what a call takes anyway.
 
 use std::cell::{Cell, RefCell};
 use std::io::IoSlice;
@@ -113,6 +113,8 @@ struct Answer<D: Buf> {
     /// How often it was looked at without progress, and what had gone by then.
     looks: u32,
     gone: u64,
+    /// With more looks than that it is given up.
+    most_looks: u32,
 }
 
 impl<D: Buf> Answer<D> {
@@ -127,7 +129,7 @@ impl<D: Buf> Answer<D> {
             return true;
         }
         self.looks += 1;
-        if self.looks <= 2 {
+        if self.looks <= self.most_looks {
             return true;
         }
         tracing::debug!(held = self.watch.held(), "an answer that its client does not take was reset");
@@ -164,8 +166,8 @@ impl<D: Buf> Untaken<D> {
         self.patience
     }
 
-    /// Looks after an answer that was given to its stream.
-    pub fn push(&self, stream: SendResponse<Tracked<D>>, watch: Rc<Watch>) {
+    /// Looks after an answer that was given to its stream, and may wait for so many times as long as others.
+    pub fn push(&self, stream: SendResponse<Tracked<D>>, watch: Rc<Watch>, times: u32) {
         let mut answers = self.answers.borrow_mut();
         if answers.is_empty()
             && let Some(waker) = self.waker.take()
@@ -176,7 +178,7 @@ impl<D: Buf> Untaken<D> {
             answers.retain(|answer| answer.watch.held() > 0);
             self.full.set(2 * answers.len() + KEPT);
         }
-        answers.push(Answer { stream, watch, looks: 0, gone: 0 });
+        answers.push(Answer { stream, watch, looks: 0, gone: 0, most_looks: 2 * times });
     }
 
     /// Resets what has waited for too long. To be polled in every turn of the connection, before it sends.
