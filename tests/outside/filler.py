@@ -1,4 +1,7 @@
-"""Fills a store with large profiles and remembers what was acknowledged."""
+"""Fills a store with large profiles and remembers what was acknowledged; takes a disk's room away."""
+
+import os
+from pathlib import Path
 
 import grpc
 
@@ -7,7 +10,19 @@ from error_details import reason_of
 from paging import all_profiles
 from stubs import Profile, pb, service
 
+MIB = 1024 * 1024
 BATCH = 100
+# More is not written, whatever the server says.
+MOST_BYTES = 2560 * MIB
+
+
+def fill(folder: Path, leave: int) -> Path:
+    """Takes the disk's room but for so many bytes."""
+    path = folder / "filler"
+    room = os.statvfs(folder)
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, room.f_bavail * room.f_frsize - leave))
+    return path
 
 
 def batch(number: int) -> list[Profile]:
@@ -39,6 +54,14 @@ class Filler:
                 return reason_of(error)[1] or str(error.code())
             self.acknowledged.update(profile.id for profile in part)
         return ""
+
+    def write_until_refused(self) -> str:
+        """Writes until a refusal; returns its reason."""
+        for _ in range(MOST_BYTES // (BATCH * 12_000)):
+            reason = self.write()
+            if reason:
+                return reason
+        return "none"
 
 
 def same_profiles(checks: Checks, client: service.ProfileServiceStub, filler: Filler, when: str) -> None:

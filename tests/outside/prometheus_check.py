@@ -27,7 +27,7 @@ from pathlib import Path
 import grpc
 
 from checks import Checks, eventually
-from disk_check import MIB, Filler, fill
+from filler import MIB, Filler, fill
 from power_check import Mount, make_image, mounts_work
 from preload import preloaded
 from server import HOST, Server, ServerFailed, free_port, profiles
