@@ -300,7 +300,9 @@ class Cuts:
         if self._control == "log" or (self._control == "sled" and number % 2 == 0):
             # Here something is to be lost.
             checks, config = self.lost, UNCHECKED
-        self.figures.note_files(self._images, folder / "data")
+        if self._control != "sled":
+            # There the files may say anything.
+            self.figures.note_files(self._images, folder / "data")
         if self._control == "log":
             shutil.rmtree(folder / "data" / "sled")
         elif number % 2 == 0:
