@@ -21,7 +21,7 @@ use super::committer::latch;
 use super::figures::SledFigures;
 use super::pacer::{StopOnDrop, Stopper};
 use super::read_watch::{LongReads, ReadWatch, Reading};
-use crate::store::StoreState;
+use crate::store::{StoreError, StoreState};
 
 /// What the committer can be at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +104,15 @@ impl Progress {
     /// Cancelled when the committer, or a look-up, has hung for too long, and never comes back as far as its callers are concerned.
     pub fn hung(&self) -> &CancellationToken {
         &self.hung
+    }
+
+    /// Fails when something has hung. It may have come back after all, but the callers were told that the outcome is unknown: it
+    /// stays so, and what is not in the log by then must not get there behind their backs.
+    pub fn ensure_awaited(&self) -> Result<(), StoreError> {
+        if self.hung.is_cancelled() {
+            return Err(StoreError::Failed { cause: "the disk came back too late".into() });
+        }
+        Ok(())
     }
 
     /// For the committer's thread.
