@@ -136,7 +136,7 @@ pub enum OpenError {
     },
     /// sled's state is damaged, and the machine did not let another one be built: what is stored may give a whole one.
     #[error(
-        "the state in {dir} is damaged ({damage}), and the machine did not let it be built anew ({tried}); nothing was changed; make room or see to the disk, and try again"
+        "the state in {dir} is damaged ({damage}), and the machine did not let it be built anew ({tried}); nothing was changed; make room or see to the disk, and try again, or move the unreadable snapshot out of the directory and run `profilestore repair`"
     )]
     RebuildFailed {
         /// The data directory.
