@@ -44,14 +44,15 @@ pub fn create(path: &Path, bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// The bytes of all files below a directory. A file that goes away meanwhile counts nothing.
-pub fn bytes_below(dir: &Path) -> io::Result<u64> {
+/// The bytes of all files below a directory. A file that goes away meanwhile counts nothing. `comes_on` is told of every entry.
+pub fn bytes_below(dir: &Path, comes_on: &dyn Fn()) -> io::Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(dir)? {
+        comes_on();
         let entry = entry?;
-        let found = entry
-            .metadata()
-            .and_then(|metadata| if metadata.is_dir() { bytes_below(&entry.path()) } else { Ok(metadata.len()) });
+        let found = entry.metadata().and_then(|metadata| {
+            if metadata.is_dir() { bytes_below(&entry.path(), comes_on) } else { Ok(metadata.len()) }
+        });
         bytes += match found {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             found => found?,
@@ -89,4 +90,23 @@ pub fn sync_dir_and_files(dir: &Path) -> io::Result<()> {
         }
     }
     sync_dir(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn all_bytes_below_a_directory_are_counted_and_every_entry_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        create_dir(&dir.path().join("a/b")).unwrap();
+        fs::write(dir.path().join("one"), "1").unwrap();
+        fs::write(dir.path().join("a/two"), "22").unwrap();
+        fs::write(dir.path().join("a/b/four"), "4444").unwrap();
+        let told = Cell::new(0);
+        let bytes = bytes_below(dir.path(), &|| told.set(told.get() + 1)).unwrap();
+        assert_eq!((bytes, told.get()), (7, 5));
+    }
 }

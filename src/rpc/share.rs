@@ -50,16 +50,24 @@ pub fn is_fair(own: usize, more: usize, all: usize, limit: usize) -> bool {
     own == 0 || own.saturating_add(more) <= limit.saturating_sub(all) / PART
 }
 
-/// Runs `poll` for a call of this connection.
+/// Runs `poll` for a call of this connection, and for no other on this thread, however `poll` ends.
 pub fn around<T>(connection: &mut Option<Arc<Connection>>, poll: impl FnOnce() -> T) -> T {
     let asker = connection.as_ref().map(|connection| connection.asker);
     CURRENT.set(connection.take());
-    let polled = match asker {
+    let _given_back = GivenBack(connection);
+    match asker {
         Some(asker) => asker.around(poll),
         None => poll(),
-    };
-    *connection = CURRENT.take();
-    polled
+    }
+}
+
+/// Gives the call its connection back when this is dropped.
+struct GivenBack<'a>(&'a mut Option<Arc<Connection>>);
+
+impl Drop for GivenBack<'_> {
+    fn drop(&mut self) {
+        *self.0 = CURRENT.take();
+    }
 }
 
 /// The connection of the call that is polled on this thread.
@@ -71,7 +79,24 @@ pub fn current() -> Option<Arc<Connection>> {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::*;
+
+    #[test]
+    fn a_connection_is_the_calls_again_and_not_the_threads_after_a_panic() {
+        let mut connection = Some(Connection::new(HeldAnswers::new(1)));
+        let own = connection.clone().unwrap();
+        let polled = AssertUnwindSafe(|| {
+            around(&mut connection, || {
+                assert!(current().is_some_and(|current| Arc::ptr_eq(&current, &own)));
+                panic!("wanted")
+            })
+        });
+        catch_unwind(polled).unwrap_err();
+        assert!(current().is_none(), "the next call on this thread is charged to it");
+        assert!(connection.is_some_and(|connection| Arc::ptr_eq(&connection, &own)));
+    }
 
     #[test]
     fn however_many_take_what_they_may_there_is_room_for_the_next() {

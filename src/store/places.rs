@@ -29,12 +29,19 @@ impl Asker {
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Runs `poll` for this asker.
+    /// Runs `poll` for this asker, and for nobody else on this thread, however `poll` ends.
     pub fn around<T>(self, poll: impl FnOnce() -> T) -> T {
-        let before = CURRENT.replace(Some(self));
-        let polled = poll();
-        CURRENT.set(before);
-        polled
+        let _restored = Restored(CURRENT.replace(Some(self)));
+        poll()
+    }
+}
+
+/// Who asked before, and does again when this is dropped.
+struct Restored(Option<Asker>);
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        CURRENT.set(self.0);
     }
 }
 
@@ -147,6 +154,17 @@ mod tests {
             drop(held);
             assert_eq!((places.taken(), places.taken.lock().by.len()), (0, 0));
         }
+    }
+
+    #[test]
+    fn who_asked_asks_no_more_after_a_panic() {
+        let (one, other) = (Asker::new_one(), Asker::new_one());
+        one.around(|| {
+            std::panic::catch_unwind(|| other.around(|| panic!("wanted"))).unwrap_err();
+            assert_eq!(CURRENT.get(), Some(one));
+        });
+        std::panic::catch_unwind(|| other.around(|| panic!("wanted"))).unwrap_err();
+        assert_eq!(CURRENT.get(), None);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! A repair builds the state anew, or keeps what can be read and says what is lost.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use profilestore::engine::sled::{Repaired, repair, verify_offline};
+use profilestore::engine::{Disk, Point};
 
 use super::*;
 
@@ -228,4 +231,72 @@ async fn a_damaged_mark_does_not_hide_that_the_log_has_lost_its_end() {
     let refused = repair(&options(dir.path())).expect_err("it was repaired").to_string();
     assert!(refused.contains("but the state behind it was at 121"), "{refused}");
     assert_eq!(files_of(dir.path()), before, "the mark is where it was");
+}
+
+/// A closed store whose mark of that is damaged, and whose log ends in the middle of a group with `torn`.
+async fn with_damaged_mark(dir: &Path, torn: bool) -> BTreeMap<String, Record> {
+    let store = filled(dir).await;
+    store.snapshot().await.unwrap();
+    commit(&store, put(3, 9)).await;
+    let expected = contents(&store).await;
+    store.close().await.unwrap();
+    flip(&dir.join("commit-log/clean-close"), 9);
+    if torn {
+        let segments = with_ending(&dir.join("commit-log"), ".log");
+        let last = segments.iter().rev().find(|path| fs::metadata(path).unwrap().len() > 100).unwrap();
+        segments.iter().filter(|path| *path > last).for_each(|path| fs::remove_file(path).unwrap());
+        let bytes = fs::read(last).unwrap();
+        fs::write(last, &bytes[..bytes.len() - 1]).unwrap();
+        // And nobody who knew how far the log had come.
+        fs::write(dir.join("sled/db"), "not a database").unwrap();
+    }
+    expected
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_log_with_a_torn_end_has_lost_something_although_the_mark_of_the_close_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    with_damaged_mark(dir.path(), true).await;
+    let before = files_of(dir.path());
+    for _ in 0..2 {
+        let refused = repair(&options(dir.path())).expect_err("it was repaired").to_string();
+        assert!(refused.contains("was closed cleanly but does not end with a whole group"), "{refused}");
+        assert_eq!(files_of(dir.path()), before, "everything is where it was");
+        assert!(!dir.path().join("sled-set-aside-1").exists());
+        let problems = verify_offline(&options(dir.path())).unwrap().problems;
+        let about_end =
+            problems.iter().find(|problem| problem.description.contains("does not end with a whole group"));
+        assert!(about_end.is_some_and(|problem| problem.remedy.contains("restore a backup")), "{problems:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_with_a_damaged_mark_that_is_interrupted_anywhere_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    let expected = with_damaged_mark(&whole, false).await;
+    for stop in [Point::RebuildBegun, Point::RebuildSynced, Point::StateReplaced] {
+        for kill in [true, false] {
+            let case = dir.path().join(format!("{stop:?}-{kill}"));
+            copy_dir(&whole, &case);
+            let disk = Disk::system().with_faults(move |point| {
+                assert!(point != stop || !kill, "wanted");
+                if point == stop { Err(std::io::Error::other("the disk's own words")) } else { Ok(()) }
+            });
+            let interrupted = SledOptions { disk, ..options(&case) };
+            match catch_unwind(AssertUnwindSafe(|| repair(&interrupted))) {
+                Ok(repaired) => {
+                    let error = repaired.expect_err("it was repaired").to_string();
+                    assert!(!kill && error.contains("the disk's own words"), "{stop:?}: {error}");
+                }
+                Err(_) => assert!(kill, "{stop:?}"),
+            }
+            let refused = open(&case).await.err().expect("a log that was closed counts as one that was not");
+            assert!(refused.to_string().contains("the mark of the last clean close"), "{stop:?}: {refused}");
+            assert!(matches!(repair(&options(&case)).unwrap(), Repaired::Whole { .. }), "{stop:?}");
+            let store = open(&case).await.unwrap();
+            assert_eq!(contents(&store).await, expected, "{stop:?}");
+            store.close().await.unwrap();
+        }
+    }
 }

@@ -319,9 +319,16 @@ async fn a_snapshot_that_the_machine_does_not_let_be_read_is_not_given_up() {
         ];
         for refused in refused {
             assert!(refused.contains("make room or see to the disk") && !refused.contains("backup"), "{refused}");
+            assert!(refused.contains("or move the unreadable snapshot out of the directory"), "{refused}");
         }
         assert!(!copy.join("sled-set-aside-1").exists() && !copy.join("sled-rebuilt").exists());
         fs::remove_dir(&snapshot).unwrap();
+        if damage == "suspect" {
+            // The way out when the disk never gives it again: what else there is.
+            let without = dir.path().join("without");
+            copy_dir(&copy, &without);
+            assert!(matches!(repair(&options(&without, &time)).unwrap(), Repaired::Salvaged { .. }));
+        }
         fs::rename(&elsewhere, &snapshot).unwrap();
         assert!(matches!(repair(&options(&copy, &time)).unwrap(), Repaired::Whole { .. }), "{damage}");
         let store = open(options(&copy, &time)).await.unwrap();

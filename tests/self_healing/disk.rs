@@ -186,3 +186,45 @@ async fn open_copy(dir: &Path) -> BTreeMap<String, Record> {
     store.close().await.unwrap();
     found
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_whose_callers_were_let_go_before_it_was_in_the_log_does_not_get_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let on_committer = || std::thread::current().name() == Some("committer");
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = parking_lot::Mutex::new(held);
+    let (armed, appends, waits) = <(Arc<AtomicU64>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+    let (hangs, appended, waited) = (armed.clone(), appends.clone(), waits.clone());
+    // The disk takes its time to say that there is room for the next group; meanwhile, to all others, it is full.
+    let disk = Disk::system().with_free_bytes(move |_| {
+        if hangs.load(Ordering::SeqCst) == 1 && on_committer() {
+            let _ = held.lock().recv();
+            return Ok(1000 * MIB);
+        }
+        Ok(MIB)
+    });
+    let disk = disk.with_faults(move |point| {
+        match point {
+            Point::LogWrite => appended.fetch_add(1, Ordering::SeqCst),
+            Point::Waiting => waited.fetch_add(1, Ordering::SeqCst),
+            _ => 0,
+        };
+        Ok(())
+    });
+    let space = SpaceBounds { min_free_bytes: 100 * MIB, ballast_bytes: 0 };
+    let slow =
+        SledOptions { disk, space, sync_timeout: Duration::from_millis(200), ..options(dir.path(), &Time::new()) };
+    let store = open(slow).await.unwrap();
+    assert_eq!(try_put(&store, 0).await, Err(StoreError::DiskLow));
+    armed.store(1, Ordering::SeqCst);
+    // Until the last answer is old and the disk is asked again.
+    eventually("a group that hangs", async || {
+        matches!(soon(try_put(&store, 1)).await, Err(StoreError::Failed { cause }) if cause.contains("room"))
+    })
+    .await;
+    let before = waits.load(Ordering::SeqCst);
+    drop(release);
+    eventually("the end of the group", async || waits.load(Ordering::SeqCst) > before).await;
+    assert_eq!(appends.load(Ordering::SeqCst), 0, "it was written for callers who had been told that it failed");
+    assert!(store.close().await.is_err());
+}

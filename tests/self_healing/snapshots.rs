@@ -236,3 +236,29 @@ async fn a_maintenance_thread_that_panics_fails_the_store_and_the_next_start_che
     assert_eq!(contents(&store).await, expected);
     store.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_snapshot_does_not_take_a_panic_for_an_orderly_close() {
+    let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
+    let store = open(options(dir.path(), &time)).await.unwrap();
+    write_some(&store, 0..1).await;
+    // After it everything is flushed, so that there is something to trim.
+    store.close().await.unwrap();
+    let armed = Arc::new(AtomicU64::new(0));
+    let panics = armed.clone();
+    // The time is asked for when the log is trimmed, which is before the answer.
+    let clock = Clock::from_fn(move || {
+        let is_maintenance = std::thread::current().name() == Some("maintenance");
+        assert!(!is_maintenance || panics.load(Ordering::Relaxed) == 0, "wanted");
+        UNIX_EPOCH + Duration::from_secs(1_000_000_000)
+    });
+    let rules = EngineRules { clock, ..EngineRules::default() };
+    let store = open(SledOptions { rules, ..options(dir.path(), &time) }).await.unwrap();
+    armed.store(1, Ordering::Relaxed);
+    let refused = store.snapshot().await;
+    assert!(
+        matches!(&refused, Err(StoreError::Failed { cause }) if cause.contains("unless it is told never to")),
+        "{refused:?}"
+    );
+    assert!(store.close().await.is_err());
+}

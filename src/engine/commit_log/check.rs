@@ -28,7 +28,8 @@ pub enum DamageAt {
 }
 
 /// The first thing that is wrong with the log: its segments must follow each other without a gap and be whole, and it must
-/// reach what is known of it and the mark of the last clean close. A torn end is not wrong.
+/// reach what is known of it and the mark of the last clean close. A torn end is not wrong, unless the log was closed and nobody
+/// knows where.
 pub fn check_log(dir: &Path, incarnation: Incarnation, reach: LogReach) -> Option<LogProblem> {
     let at_end = |what: String| Some(LogProblem { what, at: DamageAt::End });
     let firsts = match segment::list(dir) {
@@ -36,7 +37,7 @@ pub fn check_log(dir: &Path, incarnation: Incarnation, reach: LogReach) -> Optio
         Err(error) => return at_end(format!("the commit log cannot be read: {error}")),
     };
     let Some(&oldest) = firsts.first() else { return reach.misses(false, u64::MAX).and_then(at_end) };
-    let mut next = oldest;
+    let (mut next, mut end) = (oldest, None);
     for (position, &first) in firsts.iter().enumerate() {
         let is_last = position + 1 == firsts.len();
         let at = if is_last { DamageAt::End } else { DamageAt::Middle };
@@ -49,7 +50,8 @@ pub fn check_log(dir: &Path, incarnation: Incarnation, reach: LogReach) -> Optio
             Ok(SegmentEnd::Torn { .. } | SegmentEnd::Unborn) if !is_last => {
                 return problem(format!("commit log segment {first} is damaged and others follow it"));
             }
-            Ok(_) | Err(SegmentError::Group(())) => {}
+            Ok(segment_end) => end = Some(segment_end),
+            Err(SegmentError::Group(())) => {}
             Err(SegmentError::Io(error)) => return problem(format!("the commit log cannot be read: {error}")),
             Err(SegmentError::Corrupt(what)) => return problem(what),
             Err(SegmentError::Newer(found)) => {
@@ -63,6 +65,9 @@ pub fn check_log(dir: &Path, incarnation: Incarnation, reach: LogReach) -> Optio
     match close_mark::read(dir) {
         Err(error) => at_end(format!("the mark of the last clean close cannot be read: {error}")),
         Ok(CloseMark::Damaged) => {
+            if let Some(what) = end.and_then(|end| end.of_closed_log()) {
+                return at_end(what);
+            }
             let what = "the mark of the last clean close is damaged".to_owned();
             Some(LogProblem { what, at: DamageAt::CloseMark })
         }

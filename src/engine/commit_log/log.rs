@@ -137,7 +137,9 @@ impl CommitLog {
         let io = |source| LogError::Io { dir: dir.to_owned(), source };
         let firsts = segment::list(dir).map_err(io)?;
         let close_mark = match close_mark::read(dir).map_err(io)? {
-            CloseMark::Damaged => return Err(LogError::DamagedMark { dir: dir.to_owned() }),
+            CloseMark::Damaged if !reach.mark_is_damaged => {
+                return Err(LogError::DamagedMark { dir: dir.to_owned() });
+            }
             mark => mark.sequence(),
         };
         if let Some(what) = reach.misses(!firsts.is_empty(), u64::MAX) {
@@ -192,6 +194,11 @@ impl CommitLog {
             )));
         }
         if let Some(what) = reach.misses(true, next_sequence) {
+            return Err(LogError::Corrupt(what));
+        }
+        if reach.mark_is_damaged
+            && let Some(what) = end.as_ref().and_then(|(_, end)| end.of_closed_log())
+        {
             return Err(LogError::Corrupt(what));
         }
         if close_mark.is_some() {

@@ -29,9 +29,7 @@ mod segment;
 mod trim;
 
 pub use check::{DamageAt, LogProblem, check_log};
-pub use close_mark::{
-    CloseMark, put_back as put_close_mark_back, read as close_mark, set_aside as set_close_mark_aside,
-};
+pub use close_mark::{CloseMark, read as close_mark, set_aside as set_close_mark_aside};
 pub use codec::{LoggedChange, LoggedGroup, sequence_numbers};
 pub use kept::{KeptEnd, KeptLogError, Until, read_kept};
 pub use log::{CommitLog, LogError, LogOptions, was_left_open};

@@ -7,6 +7,9 @@ pub struct LogReach {
     pub must_exist: bool,
     /// Somebody was asked who knows how far the log had come when it was used last, and not only some time before.
     pub end_is_known: bool,
+    /// The mark of the last clean close is there, and damaged. Such a log is opened, and the mark left alone; but it was closed,
+    /// so its end is that of a whole group, or something is lost.
+    pub mark_is_damaged: bool,
     /// The last sequence number that the log is known to have had, and who knows it, with a verb.
     known: Option<(u64, &'static str)>,
 }

@@ -55,6 +55,14 @@ pub enum SegmentEnd {
     Unborn,
 }
 
+impl SegmentEnd {
+    /// What is wrong with it as the end of a log that was closed in good order.
+    pub fn of_closed_log(&self) -> Option<String> {
+        let what = "the commit log was closed cleanly but does not end with a whole group, so acknowledged writes are missing from it";
+        (!matches!(self, Self::Whole { .. })).then(|| what.to_owned())
+    }
+}
+
 /// Why a segment cannot be read on.
 pub enum SegmentError<E> {
     /// The operating system said so.

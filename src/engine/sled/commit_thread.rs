@@ -359,14 +359,12 @@ impl CommitThread {
         let sequence = self.applied.sequence + sequence_numbers(changes.len());
         let prepared = self.tree.prepare(effect, changes, sequence, *time);
         self.round.finish();
+        self.progress.ensure_awaited()?;
         let log = self.log.as_mut().ok_or(StoreError::Closed)?;
         let append = || self.progress.during(Step::Append, || log.append(&group));
         let appended = self.trace.part("commit_log.append", append);
         let bytes = appended.map_err(|error| StoreError::Failed { cause: error.to_string() })?;
-        if self.progress.hung().is_cancelled() {
-            // It came back after all, but the callers were told that the outcome is unknown, and it stays so.
-            return Err(StoreError::Failed { cause: "the disk came back too late".into() });
-        }
+        self.progress.ensure_awaited()?;
         self.pass(Point::Appended)?;
         self.observer.before_apply(changes);
         self.pass(Point::Announced)?;

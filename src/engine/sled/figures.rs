@@ -149,9 +149,9 @@ impl SledFigures {
         self.snapshots.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// sled's directory was looked through; the first files that must not be there are a warning.
-    pub(super) fn look_for_blobs(&self, sled: &Path) -> io::Result<()> {
-        let count = blobs::count(sled)?;
+    /// Looks through sled's directory, and tells `comes_on` of every file; the first that must not be there are a warning.
+    pub(super) fn look_for_blobs(&self, sled: &Path, comes_on: &dyn Fn()) -> io::Result<()> {
+        let count = blobs::count(sled, comes_on)?;
         if self.blobs.swap(count, Ordering::Relaxed) == 0 && count > 0 {
             tracing::error!(count, "sled keeps items in files of their own, which it does not sync; make a backup");
         }

@@ -18,8 +18,7 @@ use crate::model::{Canonicalization, Incarnation};
 pub const FORMAT_VERSION: u32 = 2;
 
 const CHECKSUM: &str = "\"checksum\"";
-const REMEDY: &str =
-    "put the file back from any copy of this directory since it was made, or restore the directory from a backup";
+const REMEDY: &str = "put the file back from any copy of this directory since it was made or last reindexed, or restore the directory from a backup";
 
 /// What it says. Unknown fields are an error only in effect: a later format has a later version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,7 +117,8 @@ mod tests {
                 flipped[bit / 8] ^= 1 << (bit % 8);
                 match read(&flipped) {
                     Err(error) => {
-                        assert!(error.to_string().contains("restore the directory from a backup"), "{error}")
+                        let remedies = ["made or last reindexed", "restore the directory from a backup"];
+                        assert!(remedies.iter().all(|remedy| error.to_string().contains(remedy)), "{error}")
                     }
                     // The name of the checksum itself: then it is a file without one.
                     Ok(found) => {

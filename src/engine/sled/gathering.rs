@@ -8,8 +8,9 @@
 //! So a group waits until as many have come as were answered last and waited then, at most for as long as the last group
 //! took. A lone caller never waits: when he is back, all are.
 //!
-//! Invariants: a wait is bounded by [`LONGEST_WAIT`]; nobody waits for callers who do not come back: after a wait in vain
-//! the next groups go on at once, more of them each time.
+//! Invariants: a wait is bounded by [`LONGEST_WAIT`]; after a wait in vain, in which fewer than half of those came back who were
+//! waited for, the next groups go on at once, more of them each time. Where half of them or more come back every time, every
+//! group waits, and may wait to that bound for the rest.
 
 use std::time::{Duration, Instant};
 

@@ -57,7 +57,7 @@ pub fn check_offline(
 
 /// sled's files must hold everything but what the log completes.
 fn check_blobs(files: &Files, progress: &VerifyProgress) -> Result<(), StoreError> {
-    let count = blobs::count(&files.sled).map_err(io)?;
+    let count = blobs::count(&files.sled, &|| ()).map_err(io)?;
     if count > 0 {
         progress
             .add(format!("sled keeps {count} items in files of their own, which it does not sync"), NEXT_SNAPSHOT);

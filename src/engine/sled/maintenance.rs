@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use super::committer::fail;
+use super::committer::{fail, latch};
 use super::doubt::Doubt;
 use super::figures::SledFigures;
 use super::holds::Holds;
@@ -106,6 +106,7 @@ impl Maintenance {
         let thread = Thread {
             parts,
             stopper: stopper.clone(),
+            answer: None,
             proven: None,
             unreadable: 0,
             failures: 0,
@@ -161,6 +162,8 @@ impl Maintenance {
 struct Thread {
     parts: MaintenanceParts,
     stopper: Stopper,
+    /// Who waits for the snapshot in the making. Not on the stack: a panic must not let him go before the store has failed.
+    answer: Option<oneshot::Sender<Result<Snapshot, StoreError>>>,
     /// The newest snapshot that this process has made or read through. `None`: not looked yet.
     proven: Option<u64>,
     /// How often in a row the newest snapshot could not be read.
@@ -173,9 +176,13 @@ impl Thread {
     fn run(mut self, messages: &Receiver<Message>) {
         let worked = catch_unwind(AssertUnwindSafe(|| self.work(messages)));
         if worked.is_err() {
+            // First the state, then whoever waits for a snapshot, who is let go with this thread: he must not take a failure for
+            // an orderly close.
             let what = "the maintenance thread panicked";
+            let remedy = "a restart checks the whole state, unless it is told never to";
+            let failure = latch(&self.parts.state, format!("{what}; {remedy}"));
             let _ = self.parts.doubt.note::<()>(Err(StoreError::Corrupt(Corruption(what.into()))));
-            fail(&self.parts.state, format!("{what}; a restart checks the whole state"));
+            failure.tell();
         }
     }
 
@@ -186,12 +193,15 @@ impl Thread {
         while self.stopper.check().is_ok() {
             match messages.recv_timeout(std::mem::replace(&mut wait, INTERVAL)) {
                 Ok(Message::Snapshot(answer)) => {
+                    self.answer = Some(answer);
                     let made = self.snapshot(self.failures > 0).map_err(|failure| match failure {
                         SnapshotFailure::Stopped => StoreError::Closed,
                         other => StoreError::Failed { cause: format!("no snapshot could be made: {other}") },
                     });
                     self.trim();
-                    let _ = answer.send(made);
+                    if let Some(answer) = self.answer.take() {
+                        let _ = answer.send(made);
+                    }
                 }
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => self.look(),

@@ -136,7 +136,7 @@ pub enum OpenError {
     },
     /// sled's state is damaged, and the machine did not let another one be built: what is stored may give a whole one.
     #[error(
-        "the state in {dir} is damaged ({damage}), and the machine did not let it be built anew ({tried}); nothing was changed; make room or see to the disk, and try again"
+        "the state in {dir} is damaged ({damage}), and the machine did not let it be built anew ({tried}); nothing was changed; make room or see to the disk, and try again, or move the unreadable snapshot out of the directory and run `profilestore repair`"
     )]
     RebuildFailed {
         /// The data directory.
@@ -238,7 +238,7 @@ pub(super) fn open(options: &SledOptions, observer: Arc<dyn CommitObserver>) -> 
     );
     let figures = OpenFigures { took: started.elapsed(), replayed_groups, check_took, healed, left_open };
     let figures = Arc::new(SledFigures::new(figures));
-    figures.look_for_blobs(&data_dir.sled()).map_err(|source| data_dir.access("read", source))?;
+    figures.look_for_blobs(&data_dir.sled(), &|| ()).map_err(|source| data_dir.access("read", source))?;
     let checkpoint = Arc::new(AtomicU64::new(applied.sequence));
     let head = Arc::new(Head::new(data_dir.incarnation(), applied.sequence));
     let log_reader = Arc::new(LogReader::new(data_dir.commit_log(), data_dir.incarnation()));

@@ -2,8 +2,10 @@
 //!
 //! The state is built anew from the newest snapshot and the log, as an open does with a damaged one. If that does not give
 //! a whole state, it is built from what the present one still holds under good checksums, and from all of the log. The
-//! present state is set aside, and so is a damaged mark of the last clean close. A log that is damaged, or shorter than what the newest snapshot, the mark of a clean close or the
-//! present state prove (`proven.rs`), is not repaired: it is the truth. Nor is anything given up because the machine failed.
+//! present state is set aside, and so is a damaged mark of the last clean close. A log that is damaged, or shorter than what the
+//! newest snapshot, the mark of a clean close or the present state prove (`proven.rs`), is not repaired: it is the truth. Nor is
+//! one that was closed, as a damaged mark proves too, and ends in the middle of a group. Nor is anything given up because the
+//! machine failed.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,9 +20,7 @@ use super::rebuild::{self, Built};
 use super::scan_pool::Cancelled;
 use super::state::{Trouble, apply_rows, guarded, open_log, open_tree};
 use super::tree::Tree;
-use crate::engine::commit_log::{
-    CloseMark, LogReach, close_mark, first_sequence, put_close_mark_back, set_close_mark_aside,
-};
+use crate::engine::commit_log::{CloseMark, LogReach, close_mark, first_sequence, set_close_mark_aside};
 use crate::engine::decision::CurrentState;
 use crate::engine::entry::split_entry;
 use crate::engine::snapshot::SnapshotRow;
@@ -53,31 +53,20 @@ pub fn repair(options: &SledOptions) -> Result<Repaired, OpenError> {
     let data_dir = take(options)?;
     data_dir.snapshots().prepare().map_err(|source| data_dir.access("written", source))?;
     let reach = proven::by_files(&data_dir).map_err(|source| data_dir.access("read", source))?;
-    let reach = proven::with_state(reach, &data_dir, options);
-    without_damaged_mark(&data_dir, || match rebuild::rebuild(&data_dir, options, "a repair was asked for", reach) {
-        Ok(profiles) => Ok(Repaired::Whole { profiles, end_was_compared: reach.end_is_known }),
-        Err(OpenError::CannotRebuild { tried, .. }) => salvage(&data_dir, options, reach, tried),
-        Err(error) => Err(error),
-    })
-}
-
-/// A damaged mark of the last clean close is set aside, and put back if the repair fails. What it said, the state says too
-/// where it can be asked: a close flushes the state first.
-fn without_damaged_mark(
-    data_dir: &DataDir,
-    repair: impl FnOnce() -> Result<Repaired, OpenError>,
-) -> Result<Repaired, OpenError> {
-    let commit_log = data_dir.commit_log();
-    let mark = close_mark(&commit_log).map_err(|source| data_dir.access("read", source))?;
-    if mark != CloseMark::Damaged {
-        return repair();
+    let mut reach = proven::with_state(reach, &data_dir, options);
+    let mark = close_mark(&data_dir.commit_log()).map_err(|source| data_dir.access("read", source))?;
+    reach.mark_is_damaged = mark == CloseMark::Damaged;
+    let repaired = match rebuild::rebuild(&data_dir, options, "a repair was asked for", reach) {
+        Ok(profiles) => Repaired::Whole { profiles, end_was_compared: reach.end_is_known },
+        Err(OpenError::CannotRebuild { tried, .. }) => salvage(&data_dir, options, reach, tried)?,
+        Err(error) => return Err(error),
+    };
+    if reach.mark_is_damaged {
+        // Last, so that a repair that was interrupted is begun anew, and until then nobody takes the log for one that was not
+        // closed. What the mark said, the state says too where it can be asked: a close flushes the state first.
+        set_close_mark_aside(&data_dir.commit_log()).map_err(|source| data_dir.access("written", source))?;
     }
-    set_close_mark_aside(&commit_log).map_err(|source| data_dir.access("written", source))?;
-    let repaired = repair();
-    if repaired.is_err() {
-        put_close_mark_back(&commit_log).map_err(|source| data_dir.access("written", source))?;
-    }
-    repaired
+    Ok(repaired)
 }
 
 fn salvage(

@@ -308,10 +308,11 @@ impl Store for SledStore {
             None => return Err(StoreError::Closed),
         };
         let figures = self.figures.clone();
-        let count = move |_: &Cancelled| {
-            let looked = figures.look_for_blobs(&dir.join("sled"));
+        let count = move |cancelled: &Cancelled| {
+            let comes_on = || cancelled.comes_on();
+            let looked = figures.look_for_blobs(&dir.join("sled"), &comes_on);
             looked
-                .and_then(|()| durable_file::bytes_below(&dir))
+                .and_then(|()| durable_file::bytes_below(&dir, &comes_on))
                 .map_err(|error| StoreError::Failed { cause: format!("the data directory cannot be read: {error}") })
         };
         self.look_ups.run(count).await

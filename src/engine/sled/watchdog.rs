@@ -4,11 +4,14 @@
 //! its own sees it, fails the store, and lets the waiting callers go, so that the process can end and be restarted. The
 //! same for a look-up that hangs, and a serving thread with it; and for a read of many rows that does not come on, and one of the
 //! few places for such reads with it. A check of everything is not watched: it keeps nobody waiting.
+//!
+//! All of it is counted in the watchdog's own turns and not by a clock: when the whole process was stopped for a while, the
+//! watchdog was too, and for a disk that is sound that is one turn and no hang.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -18,7 +21,7 @@ use super::committer::latch;
 use super::figures::SledFigures;
 use super::pacer::{StopOnDrop, Stopper};
 use super::read_watch::{LongReads, ReadWatch, Reading};
-use crate::store::StoreState;
+use crate::store::{StoreError, StoreState};
 
 /// What the committer can be at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +52,9 @@ const TURNS: u32 = 8;
 /// What the committer is at, and since when.
 #[derive(Debug)]
 pub struct Progress {
-    base: Instant,
-    /// Milliseconds after `base`, plus one; 0: at nothing that can hang.
+    /// The watchdog's turn, from 1.
+    turn: AtomicU64,
+    /// In which turn the step began; 0: at nothing that can hang.
     since: AtomicU64,
     step: AtomicUsize,
     /// Told how long each step took.
@@ -77,7 +81,7 @@ impl Progress {
     pub fn new(figures: Arc<SledFigures>) -> Self {
         Self {
             figures,
-            base: Instant::now(),
+            turn: AtomicU64::new(1),
             since: AtomicU64::new(0),
             step: AtomicUsize::new(0),
             hung: CancellationToken::new(),
@@ -90,7 +94,7 @@ impl Progress {
     /// Does a step under watch.
     pub fn during<T>(&self, step: Step, work: impl FnOnce() -> T) -> T {
         self.step.store(step as usize, Ordering::Relaxed);
-        self.since.store(self.base.elapsed().as_millis() as u64 + 1, Ordering::Release);
+        self.since.store(self.turn.load(Ordering::Relaxed), Ordering::Release);
         // Also when it panics.
         let _ended = Ended(&self.since);
         let _timer = self.figures.time_step(step);
@@ -100,6 +104,15 @@ impl Progress {
     /// Cancelled when the committer, or a look-up, has hung for too long, and never comes back as far as its callers are concerned.
     pub fn hung(&self) -> &CancellationToken {
         &self.hung
+    }
+
+    /// Fails when something has hung. It may have come back after all, but the callers were told that the outcome is unknown: it
+    /// stays so, and what is not in the log by then must not get there behind their backs.
+    pub fn ensure_awaited(&self) -> Result<(), StoreError> {
+        if self.hung.is_cancelled() {
+            return Err(StoreError::Failed { cause: "the disk came back too late".into() });
+        }
+        Ok(())
     }
 
     /// For the committer's thread.
@@ -122,9 +135,21 @@ impl Progress {
         &self.long_reads
     }
 
-    fn hanging_for(&self) -> Option<Duration> {
-        let since = self.since.load(Ordering::Acquire).checked_sub(1)?;
-        Some(self.base.elapsed().saturating_sub(Duration::from_millis(since)))
+    /// The watchdog's next turn; returns what has not come back, or not come on, for all the turns that it may take.
+    fn next_turn(&self) -> Option<&'static str> {
+        let ended = self.turn.fetch_add(1, Ordering::Relaxed);
+        let since = self.since.load(Ordering::Acquire);
+        let step = if since == 0 { 0 } else { ended.saturating_sub(since) };
+        let (read, long_read) = (self.reads.next_turn(), self.long_reads.next_turn());
+        if step >= TURNS.into() {
+            Some(STEPS[self.step.load(Ordering::Relaxed).min(STEPS.len() - 1)])
+        } else if read >= TURNS.into() {
+            Some("a read of the state")
+        } else if long_read >= TURNS.into() {
+            Some("the next row of a list, of many profiles or of the commit log")
+        } else {
+            None
+        }
     }
 }
 
@@ -146,16 +171,7 @@ impl Watchdog {
         let stopped = stopper.clone();
         let thread = std::thread::Builder::new().name("watchdog".into()).spawn(move || {
             while stopped.rest(bound / TURNS).is_ok() {
-                let (read, long_read) = (progress.reads.next_turn(), progress.long_reads.next_turn());
-                let what = if progress.hanging_for().is_some_and(|hanging| hanging > bound) {
-                    STEPS[progress.step.load(Ordering::Relaxed).min(STEPS.len() - 1)]
-                } else if read >= u64::from(TURNS) {
-                    "a read of the state"
-                } else if long_read >= u64::from(TURNS) {
-                    "the next row of a list, of many profiles or of the commit log"
-                } else {
-                    continue;
-                };
+                let Some(what) = progress.next_turn() else { continue };
                 let failure = latch(&state, format!("{what} has not returned within {bound:?}"));
                 progress.hung.cancel();
                 progress.over.stop();
@@ -181,49 +197,64 @@ mod tests {
     use super::super::figures::OpenFigures;
     use super::*;
 
-    #[test]
-    fn a_read_that_does_not_return_fails_the_store() {
-        let progress = Arc::new(Progress::new(Arc::new(SledFigures::new(OpenFigures::default()))));
+    fn progress() -> Arc<Progress> {
+        Arc::new(Progress::new(Arc::new(SledFigures::new(OpenFigures::default()))))
+    }
+
+    /// What the watchdog has to say in so many turns, however long they take.
+    fn turns(progress: &Progress, turns: u32) -> Option<&'static str> {
+        (0..turns).find_map(|_| progress.next_turn())
+    }
+
+    /// Why a store fails that is watched while `during` is held.
+    fn cause<T>(progress: &Arc<Progress>, during: T) -> String {
         let state = watch::Sender::new(StoreState::Open);
         let watchdog = Watchdog::start(progress.clone(), Duration::from_millis(80), state.clone()).unwrap();
-        for _ in 0..1000 {
-            drop(progress.reading());
-        }
-        assert_eq!(*state.borrow(), StoreState::Open);
-        let reading = progress.reading();
         progress.over().wait();
         assert!(progress.hung().is_cancelled());
-        let StoreState::Failed { cause } = state.borrow().clone() else { panic!("it has not failed") };
-        assert_eq!(cause, "a read of the state has not returned within 80ms");
-        drop(reading);
+        drop(during);
         watchdog.stop();
+        let StoreState::Failed { cause } = state.borrow().clone() else { panic!("it has not failed") };
+        cause
+    }
+
+    #[test]
+    fn a_read_that_does_not_return_fails_the_store() {
+        let progress = progress();
+        for _ in 0..10 * TURNS {
+            drop(progress.reading());
+            assert_eq!(turns(&progress, 1), None);
+        }
+        assert_eq!(cause(&progress, progress.reading()), "a read of the state has not returned within 80ms");
     }
 
     #[test]
     fn a_step_that_panics_has_ended() {
-        let progress = Progress::new(Arc::new(SledFigures::new(OpenFigures::default())));
+        let progress = progress();
         let step = || progress.during(Step::Decide, || panic!("wanted"));
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(step)).unwrap_err();
-        assert_eq!(progress.hanging_for(), None);
+        assert_eq!(turns(&progress, 3 * TURNS), None);
+    }
+
+    #[test]
+    fn a_step_hangs_after_so_many_turns_and_not_because_the_whole_process_was_stopped() {
+        let progress = progress();
+        // However much time goes by in a turn, as when a container is paused in the middle of a sync.
+        let step = || [turns(&progress, TURNS), turns(&progress, 1)];
+        assert_eq!(progress.during(Step::Append, step), [None, Some("a sync of the commit log")]);
+        assert_eq!(progress.during(Step::Flush, step), [None, Some("a flush of sled")], "each begins anew");
+        assert_eq!(turns(&progress, 3 * TURNS), None);
     }
 
     #[test]
     fn a_read_of_many_rows_fails_the_store_when_it_does_not_come_on_and_not_when_it_is_long() {
-        let progress = Arc::new(Progress::new(Arc::new(SledFigures::new(OpenFigures::default()))));
-        let state = watch::Sender::new(StoreState::Open);
-        let bound = Duration::from_millis(400);
-        let watchdog = Watchdog::start(progress.clone(), bound, state.clone()).unwrap();
+        let progress = progress();
         let read = progress.long_reads().begin();
-        let began = Instant::now();
-        while began.elapsed() < 3 * bound {
+        for _ in 0..10 * TURNS {
             read.comes_on();
-            std::thread::yield_now();
+            assert_eq!(turns(&progress, 1), None);
         }
-        assert_eq!(*state.borrow(), StoreState::Open);
-        progress.over().wait();
-        let StoreState::Failed { cause } = state.borrow().clone() else { panic!("it has not failed") };
-        assert!(cause.starts_with("the next row of a list") && cause.ends_with("within 400ms"), "{cause}");
-        drop(read);
-        watchdog.stop();
+        let cause = cause(&progress, read);
+        assert!(cause.starts_with("the next row of a list") && cause.ends_with("within 80ms"), "{cause}");
     }
 }
