@@ -15,6 +15,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 
 import nats
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
@@ -30,12 +31,30 @@ async def work_on(event: dict, newest: dict[str, str], pause: float) -> str:
     return "new"
 
 
+async def say_error(error: Exception) -> None:
+    """One line for each connection that fails; the client tries again by itself."""
+    print(f"NATS: {error or type(error).__name__}", file=sys.stderr, flush=True)
+
+
 async def run(options: argparse.Namespace) -> None:
     """Takes messages until the limit, or until it is stopped; what is under way is finished."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    client = await nats.connect(options.server, name=f"{options.group} worker", max_reconnect_attempts=-1)
+    # It tries for ever, so a stop must be able to end it.
+    connecting = asyncio.ensure_future(
+        nats.connect(
+            options.server, name=f"{options.group} worker", max_reconnect_attempts=-1, error_cb=say_error
+        )
+    )
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([connecting, stopped], return_when=asyncio.FIRST_COMPLETED)
+    if not connecting.done():
+        connecting.cancel()
+        await asyncio.wait([connecting])
+        return
+    stopped.cancel()
+    client = connecting.result()
     group = ConsumerConfig(
         durable_name=options.group,
         deliver_policy=DeliverPolicy.ALL,

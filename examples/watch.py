@@ -10,9 +10,13 @@ this program and is never left out; the position says which lines are the same.
 
 import argparse
 import pathlib
+import sys
 import time
 
 import grpc
+
+# The stubs are where protoc was told to write them: here, and not beside this file, where Python looks.
+sys.path.insert(0, str(pathlib.Path.cwd()))
 from profilestore.v1 import profile_service_pb2 as api
 from profilestore.v1 import profile_service_pb2_grpc as rpc
 

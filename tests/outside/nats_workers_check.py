@@ -3,6 +3,7 @@ lines about publishing, pasted."""
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -146,7 +147,29 @@ def _run_until_it_works(
         time.sleep(0.2)
 
 
+def check_stop_without_broker(checks: Checks) -> None:
+    """A worker that finds no broker says so in one line for each attempt, and ends when it is told to."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        worker = subprocess.Popen(
+            [sys.executable, str(EXAMPLE), "--server", f"nats://{HOST}:{free_port()}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert worker.stderr is not None
+            said = [worker.stderr.readline() for _ in range(2)]
+            worker.send_signal(number)
+            said += worker.communicate(timeout=30)[1].splitlines()
+            checks.that(all(line.startswith("NATS: ") for line in said), f"a worker without a broker says {said!r}")
+            checks.equal(worker.returncode, 0, f"exit code after {number.name} without a broker")
+        finally:
+            worker.kill()
+            worker.wait()
+
+
 def check_workers(checks: Checks) -> None:
     """The group and the README."""
+    check_stop_without_broker(checks)
     check_group(checks)
     check_readme(checks)
