@@ -150,8 +150,14 @@ impl Bench {
                     WatchProfilesRequest { start: Some(Start::StartAt(start as i32)), ..Default::default() };
                 let mut stream = client.watch_profiles(request).await.expect("watches").into_inner();
                 begun.fetch_add(1, Ordering::Relaxed);
-                while let Ok(Some(response)) = stream.message().await {
-                    seen.fetch_add(response.events.len() as u64, Ordering::Relaxed);
+                loop {
+                    match stream.message().await {
+                        Ok(Some(response)) => {
+                            seen.fetch_add(response.events.len() as u64, Ordering::Relaxed);
+                        }
+                        // Whoever waits for its events would wait for ever.
+                        ended => panic!("a watcher of {count} ended early: {ended:?}"),
+                    }
                 }
             });
         }

@@ -320,3 +320,15 @@ async fn small_updates_of_large_profiles_are_all_made() {
     commits.join_all().await;
     assert_eq!(names(&store).await, vec!["renamed"; 64]);
 }
+
+#[tokio::test]
+async fn any_number_may_ask_at_once_where_the_log_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    // Watchers begin with this question, and all of them come back at once when a server is started again.
+    let options = SledOptions { waiting_scans: 1, ..SledOptions::new(dir.path()) };
+    let store = SledStore::open(options, Arc::new(NoObserver)).await.unwrap();
+    commit(&store, put(1, "one")).await;
+    let asked = futures_util::future::join_all((0..500).map(|_| store.oldest_position())).await;
+    assert!(asked.iter().all(Result::is_ok), "{:?}", asked.iter().find(|answer| answer.is_err()));
+    store.close().await.unwrap();
+}

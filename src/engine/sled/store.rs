@@ -64,6 +64,8 @@ pub struct SledStore {
     holds: Arc<Holds>,
     near_log_reads: ScanPool,
     far_log_reads: ScanPool,
+    /// Looks at what the log's directory has: watchers may all ask at once, and do not stand in line with those who read.
+    log_look_ups: ScanPool,
     look_ups: ScanPool,
     /// A check of everything takes long and must not keep scans waiting; there is one at a time.
     verifications: ScanPool,
@@ -91,6 +93,7 @@ impl SledStore {
         let look_ups = pool(RUNNING_LOOK_UPS, waiting_scans);
         let near_log_reads = pool(RUNNING_LOG_READS, WAITING_LOG_READS);
         let far_log_reads = pool(RUNNING_LOG_READS, WAITING_LOG_READS);
+        let log_look_ups = pool(RUNNING_LOG_READS, WAITING_LOG_READS);
         Ok(Self {
             tree: RwLock::new(Some(opened.tree)),
             committer: Arc::new(opened.committer),
@@ -101,6 +104,7 @@ impl SledStore {
             holds: opened.holds,
             near_log_reads,
             far_log_reads,
+            log_look_ups,
             look_ups,
             verifications: ScanPool::new(1, 0),
             closing: Stopper::default(),
@@ -255,8 +259,7 @@ impl Store for SledStore {
 
     async fn oldest_position(&self) -> Result<Position, StoreError> {
         self.ensure_not_closed()?;
-        // A look at a directory does not stand in line with those who read pages.
-        let oldest = self.read_log(&self.look_ups, |reader, _| Ok(reader.oldest()?)).await?;
+        let oldest = self.read_log(&self.log_look_ups, |reader, _| Ok(reader.oldest()?)).await?;
         Ok(self.head.position(oldest))
     }
 
@@ -359,6 +362,7 @@ impl Store for SledStore {
         self.holds.close().await;
         self.near_log_reads.close().await;
         self.far_log_reads.close().await;
+        self.log_look_ups.close().await;
         self.look_ups.close().await;
         self.verifications.close().await;
         let tree = self.tree.write().take();

@@ -6,12 +6,13 @@ use crate::store::StoreError;
 
 impl SledStore {
     /// What the pools of reads do, by name.
-    pub fn pools(&self) -> [(&'static str, PoolFigures); 4] {
+    pub fn pools(&self) -> [(&'static str, PoolFigures); 5] {
         [
             ("scans", self.scans.figures()),
             ("look_ups", self.look_ups.figures()),
             ("near_log_reads", self.near_log_reads.figures()),
             ("far_log_reads", self.far_log_reads.figures()),
+            ("log_look_ups", self.log_look_ups.figures()),
         ]
     }
 
