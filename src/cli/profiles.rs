@@ -49,7 +49,7 @@ pub struct PutArgs {
     /// Fail if there is such a profile.
     #[arg(long, conflicts_with_all = ["merge", "etag"])]
     create: bool,
-    /// Change only what is given, and keep the rest of the profile. Without it the profile is replaced.
+    /// Change only what is given, and keep the rest of the profile; one that is missing is created (not with --etag). Without it the profile is replaced.
     #[arg(long)]
     merge: bool,
     #[command(flatten)]

@@ -2,6 +2,7 @@
 
 use parking_lot::Mutex;
 use tracing::Level;
+use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
 use tracing_subscriber::reload::{Handle, Layer};
 use tracing_subscriber::{EnvFilter, Registry};
 
@@ -28,6 +29,14 @@ pub enum FilterError {
     /// It is empty, which would be read as one that lets errors pass only.
     #[error("the filter is empty; `error` lets errors pass only, `off` nothing")]
     Empty,
+    /// A word of it that stands alone is no level. It could be read as a target, and then a mistyped level would silence all.
+    #[error(
+        "{0:?} is no level: off, error, warn, info or debug, alone or as TARGET=LEVEL, for example info,profilestore=debug"
+    )]
+    NoLevel(String),
+    /// What it asks for is not in this program.
+    #[error("lines of the level trace are not built into this program; debug shows all that there are")]
+    NotBuiltIn,
     /// It is too long.
     #[error("the filter has more than {MAX_FILTER_BYTES} bytes")]
     TooLong,
@@ -81,6 +90,7 @@ fn parse(text: &str) -> Result<EnvFilter, FilterError> {
     if text.trim().is_empty() {
         return Err(FilterError::Empty);
     }
+    check_levels(text, STATIC_MAX_LEVEL)?;
     let filter: EnvFilter = text
         .parse()
         .map_err(|error: tracing_subscriber::filter::ParseError| FilterError::Malformed(error.to_string()))?;
@@ -89,4 +99,49 @@ fn parse(text: &str) -> Result<EnvFilter, FilterError> {
         Ok(silence) => filter.add_directive(silence),
         Err(_) => filter,
     })
+}
+
+/// Whether every word that stands alone is a level, and every level one that the program was built with.
+fn check_levels(text: &str, most: LevelFilter) -> Result<(), FilterError> {
+    for directive in text.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
+        let (alone, level) = match directive.rsplit_once('=') {
+            Some((_, level)) => (false, level),
+            None => (true, directive),
+        };
+        // What is left is read, and refused, as a whole filter is.
+        match level.trim().parse::<LevelFilter>() {
+            Ok(level) if level > most => return Err(FilterError::NotBuiltIn),
+            Err(_) if alone => return Err(FilterError::NoLevel(directive.to_owned())),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_with_the_levels() {
+        for filter in ["off", "error", "WARN", "info,", "debug", "info,profilestore::calls=off", "warn,h2=info"] {
+            assert_eq!(check(filter), Ok(()), "{filter}");
+        }
+        for (filter, word) in [("loud", "loud"), ("info,profilestore", "profilestore"), ("verbose,h2=off", "verbose")]
+        {
+            let error = check(filter).unwrap_err();
+            assert_eq!(error, FilterError::NoLevel(word.into()), "{filter}");
+            let said = error.to_string();
+            assert!(["off", "error", "warn", "info", "debug"].iter().all(|level| said.contains(level)), "{said}");
+        }
+        assert!(matches!(check("profilestore=loud"), Err(FilterError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_level_that_is_not_built_in_is_refused_with_the_reason() {
+        for filter in ["trace", "info,profilestore=trace", "TRACE,h2=off"] {
+            assert_eq!(check_levels(filter, LevelFilter::DEBUG), Err(FilterError::NotBuiltIn), "{filter}");
+            assert_eq!(check_levels(filter, LevelFilter::TRACE), Ok(()), "{filter}");
+        }
+    }
 }

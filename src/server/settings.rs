@@ -374,6 +374,12 @@ mod tests {
     }
 
     #[test]
+    fn a_mistyped_log_level_is_refused_with_the_levels() {
+        let error = load_toml("[log]\nfilter = \"loud\"").unwrap_err().to_string();
+        assert!(error.contains("log.filter") && error.contains("off, error, warn, info or debug"), "{error}");
+    }
+
+    #[test]
     fn every_limit_has_bounds() {
         let limits = toml::Table::try_from(LimitSettings::default()).unwrap();
         for (key, value) in limits {

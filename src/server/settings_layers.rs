@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use toml::{Table, Value};
@@ -13,6 +14,8 @@ use super::settings::Settings;
 
 /// What the names of our variables begin with, in lower case.
 const PREFIX: &str = "profilestore__";
+
+const A_TIME: &str = "a time with its unit, for example 5s or 10m";
 
 /// Every setting with its value in force so far.
 pub(super) struct Layers {
@@ -117,8 +120,9 @@ fn plain(name: &str) -> &str {
 /// texts; nothing else is.
 fn of_kind(current: &Value, value: Value) -> Result<Value, String> {
     let expected = match current {
+        Value::String(time) if is_time(time) => A_TIME,
         Value::String(_) => "a text",
-        Value::Integer(_) => "a whole number",
+        Value::Integer(number) => &format!("a whole number without a unit, for example {number}"),
         Value::Float(_) => "a number",
         Value::Boolean(_) => "true or false",
         _ => "something else",
@@ -143,7 +147,24 @@ fn usable(section: &str, key: &str, value: Value) -> Result<Value, String> {
     let settings = Table::from_iter([(section.to_owned(), Value::Table(alone))]);
     match settings.try_into::<Settings>() {
         Ok(_) => Ok(value),
-        Err(error) => Err(format!("cannot be used: {}", error.message())),
+        Err(error) => Err(format!("cannot be used: {}{}", error.message(), form(section, key, &value))),
+    }
+}
+
+fn is_time(text: &str) -> bool {
+    humantime_serde::re::humantime::parse_duration(text).is_ok()
+}
+
+/// What a value should look like where its type's own error does not say so, and the value if it is an address.
+fn form(section: &str, key: &str, given: &Value) -> String {
+    let defaults = Table::try_from(Settings::default()).unwrap_or_default();
+    let default = defaults.get(section).and_then(|settings| settings.get(key)).and_then(Value::as_str);
+    match default {
+        Some(address) if address.parse::<SocketAddr>().is_ok() => {
+            format!(": {given} is not IP:PORT, for example {address}")
+        }
+        Some(time) if is_time(time) => format!("; it is {A_TIME}"),
+        _ => String::new(),
     }
 }
 
@@ -186,6 +207,25 @@ mod tests {
         assert_eq!((settings.publish.subject.as_str(), settings.publish.source.as_str()), ("1e3", "TRUE"));
         assert_eq!((settings.cache.max_entries, settings.observe.trace_ratio), (7, 1.0));
         assert!(settings.email.unique);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_said_with_an_example() {
+        let (_, wrong) = with_file(
+            "[server]\nlisten = \"localhost:6000\"\n[cache]\nttl = \"soon\"\nmax_bytes = \"5MB\"\nnegative_ttl = 5\n[limits]\nconnection_age = \"\"\n",
+        );
+        let said = |key: &str| wrong.iter().find(|each| each.starts_with(key)).expect(key);
+        assert!(
+            said("server.listen").contains("\"localhost:6000\" is not IP:PORT, for example 127.0.0.1:50051"),
+            "{wrong:?}"
+        );
+        assert!(said("cache.ttl").contains("for example 5s"), "{wrong:?}");
+        assert!(
+            said("cache.max_bytes").contains("a whole number without a unit, for example 268435456"),
+            "{wrong:?}"
+        );
+        assert!(said("cache.negative_ttl").contains("must be a time with its unit, for example 5s"), "{wrong:?}");
+        assert!(said("limits.connection_age").contains("for example 5s"), "{wrong:?}");
     }
 
     #[test]

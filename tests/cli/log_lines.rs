@@ -177,6 +177,8 @@ fn the_admin_listener_shows_and_changes_the_filter() {
     assert_eq!(call(), Code::NotFound);
     let (status, why) = server.admin("PUT", "/log/filter", "a=b=c");
     assert!(status == 400 && why.contains("cannot be read"), "{status} {why}");
+    let (status, why) = server.admin("PUT", "/log/filter", "loud");
+    assert!(status == 400 && why.contains("\"loud\" is no level"), "{status} {why}");
     assert_eq!(server.admin("PUT", "/log/filter", &"a".repeat(5000)).0, 413);
     for empty in ["", " \n"] {
         let (status, why) = server.admin("PUT", "/log/filter", empty);

@@ -18,7 +18,8 @@ use crate::store::{VerifyProgress, VerifyReport};
 /// Takes a data directory that exists; none is made.
 pub(super) fn take(options: &SledOptions) -> Result<DataDir, OpenError> {
     if !options.path.join("FORMAT").is_file() {
-        let what = "it has no FORMAT file".to_owned();
+        let what =
+            if options.path.is_dir() { "it has no FORMAT file" } else { "there is no such directory" }.to_owned();
         return Err(DataDirError::NotOurs { dir: options.path.clone(), what }.into());
     }
     // The settings of the index do not matter here.
