@@ -212,7 +212,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
     };
-    let exit_code = match result {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has read enough.
         Err(error) if output::is_stdout_closed(&error) => ExitCode::SUCCESS,
@@ -223,8 +223,7 @@ pub fn run(cli: Cli) -> ExitCode {
             standard_error::say_last(&format!("profilestore: {}", text(&error)));
             ExitCode::from(code(&error))
         }
-    };
-    exit_code
+    }
 }
 
 /// Waits until what was said on standard error is out, however the program ends.
