@@ -49,12 +49,7 @@ def check_slow_disk(checks: Checks, scratch: Path, about: str, named: str) -> No
             checks.that(reason in ("STORE_FAILED", "DRAINING", "StatusCode.UNAVAILABLE"), f"{about}: answer {reason}")
         code = server.wait(STOP_SECONDS)
         checks.equal(code, 1, f"{about}: exit code")
-        checks.that(f"{named} has not returned within 1s" in server.log(), f"{about}: the line says why")
-        switch.unlink()
-        server.start()
-        with server.channel() as channel:
-            same_profiles(checks, profiles(channel), filler, f"{about}: after the restart")
-        checks.equal(server.stop(), 0, f"{about}: exit code after the restart")
+        check_end_and_restart(checks, server, switch, filler, about, named)
     except ServerFailed as failure:
         checks.that(False, f"{about}: {failure}")
     finally:
@@ -121,6 +116,18 @@ def check_slow_reads(
         server.__exit__(None, None, None)
 
 
+def check_end_and_restart(
+    checks: Checks, server: Server, switch: Path, filler: Filler, about: str, named: str
+) -> None:
+    """The server that has ended says why, and starts again with everything once the disk is well."""
+    checks.that(f"{named} has not returned within 1s" in server.log(), f"{about}: the line says why")
+    switch.unlink()
+    server.start()
+    with server.channel() as channel:
+        same_profiles(checks, profiles(channel), filler, f"{about}: after the restart")
+    checks.equal(server.stop(), 0, f"{about}: exit code after the restart")
+
+
 def check_slow_stop(checks: Checks, scratch: Path, about: str, named: str) -> None:
     """Syncs that hang while the server is stopped."""
     checks.section(f"syncs of {about} that do not return while the server is stopped")
@@ -135,12 +142,7 @@ def check_slow_stop(checks: Checks, scratch: Path, about: str, named: str) -> No
             checks.equal(filler.write(), "", "a write while the disk is well")
         switch.touch()
         checks.equal(server.stop(), 1, f"{about}: exit code")
-        checks.that(f"{named} has not returned within 1s" in server.log(), f"{about}: the line says why")
-        switch.unlink()
-        server.start()
-        with server.channel() as channel:
-            same_profiles(checks, profiles(channel), filler, f"{about}: after the restart")
-        checks.equal(server.stop(), 0, f"{about}: exit code after the restart")
+        check_end_and_restart(checks, server, switch, filler, about, named)
     except ServerFailed as failure:
         checks.that(False, f"{about}: {failure}")
     finally:
