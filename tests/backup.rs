@@ -12,6 +12,8 @@ mod repairs;
 
 #[path = "common/files.rs"]
 mod files;
+#[path = "common/raw_sled.rs"]
+mod raw_sled;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,6 +28,7 @@ use profilestore::engine::commit_log::Retention;
 use profilestore::engine::sled::{CheckAtOpen, OpenError, SledOptions, SledStore, SnapshotPolicy};
 use profilestore::model::{Canonicalization, Draft, Precondition, Profile, ProfileId, Record, Write};
 use profilestore::store::{Clock, Commit, NoObserver, PageBounds, Scope, Store, StoreError};
+use raw_sled::open_sled;
 
 const PAGE: PageBounds = PageBounds { max_records: 1000, max_bytes: usize::MAX };
 
@@ -116,7 +119,7 @@ fn flip(file: &Path, at: usize) {
 
 /// Changes what is in sled behind the store's back.
 fn in_sled(dir: &Path, change: impl FnOnce(&sled::Db)) {
-    let db = sled::Config::new().path(dir.join("sled")).segment_size(2 * 1024 * 1024).open().unwrap();
+    let db = open_sled(&dir.join("sled"));
     change(&db);
     db.flush().unwrap();
 }

@@ -32,6 +32,7 @@ use profilestore::store::{Commit, NoObserver, Outcomes, RequestId, RequestMark, 
 
 use common::files::copy_dir;
 use common::profiles::*;
+use common::raw_sled::open_sled;
 
 /// What happens when the turn of a point has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

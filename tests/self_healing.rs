@@ -16,6 +16,8 @@ mod trimming;
 
 #[path = "common/files.rs"]
 mod files;
+#[path = "common/raw_sled.rs"]
+mod raw_sled;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,6 +32,7 @@ use profilestore::engine::commit_log::Retention;
 use profilestore::engine::sled::{CheckAtOpen, OpenError, SledOptions, SledStore, SnapshotPolicy};
 use profilestore::model::{Canonicalization, Draft, Precondition, Profile, ProfileId, Record, Write};
 use profilestore::store::{Clock, Commit, NoObserver, PageBounds, Scope, Store};
+use raw_sled::open_sled;
 
 const HOUR: u64 = 3600;
 const PAGE: PageBounds = PageBounds { max_records: 1000, max_bytes: usize::MAX };

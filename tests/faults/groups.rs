@@ -12,7 +12,7 @@ fn marked(commit: Commit, number: u8) -> Commit {
 
 /// Damages the counters of a domain, given by its key in the tree.
 fn damage_counters(dir: &Path, domain_key: &[u8]) {
-    let sled = ::sled::Config::new().path(dir.join("sled")).segment_size(2 * 1024 * 1024).open().unwrap();
+    let sled = open_sled(&dir.join("sled"));
     let key = [b"d", domain_key].concat();
     let mut value = sled.get(&key).unwrap().expect("the domain has counters").to_vec();
     value[0] ^= 1;

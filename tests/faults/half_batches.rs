@@ -5,7 +5,7 @@ use super::*;
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn sled_in(dir: &Path) -> ::sled::Db {
-    ::sled::Config::new().path(dir.join("sled")).segment_size(2 * 1024 * 1024).open().unwrap()
+    open_sled(&dir.join("sled"))
 }
 
 fn rows(dir: &Path) -> Rows {

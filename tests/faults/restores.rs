@@ -143,8 +143,7 @@ async fn a_store_that_lost_a_row_while_it_was_built_is_not_called_restored() {
         // Behind all checks of the building: only the check of what was built can see it.
         let disk = Disk::system().with_faults(move |point| {
             if point == Point::RebuildSynced {
-                let sled = find(&staging, "sled-rebuilt");
-                let db = ::sled::Config::new().path(sled).segment_size(2 * 1024 * 1024).open().unwrap();
+                let db = open_sled(&find(&staging, "sled-rebuilt"));
                 let (key, _) = db.scan_prefix(lost).next().expect("there is such a row").unwrap();
                 db.remove(key).unwrap();
                 has_removed.store(true, Ordering::SeqCst);

@@ -182,7 +182,7 @@ async fn when_nothing_gives_a_whole_state_the_store_is_refused_with_the_reasons(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_fell_back_to_an_older_version_is_noticed() {
     let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
-    let sled = || ::sled::Config::new().path(dir.path().join("sled")).segment_size(2 * 1024 * 1024).open().unwrap();
+    let sled = || open_sled(&dir.path().join("sled"));
     let always = || SledOptions { check_at_open: CheckAtOpen::Always, ..options(dir.path(), &time) };
     let store = open(always()).await.unwrap();
     write_some(&store, 0..1).await;
@@ -252,7 +252,7 @@ async fn damage_that_a_read_meets_is_healed_at_the_next_start_also_after_an_orde
         let expected = contents(&store).await;
         store.close().await.unwrap();
         // A record without an e-mail, which stands under its id.
-        let db = sled::Config::new().path(dir.path().join("sled")).segment_size(2 * 1024 * 1024).open().unwrap();
+        let db = open_sled(&dir.path().join("sled"));
         let mut value = db.get("ruser-7").unwrap().unwrap().to_vec();
         *value.last_mut().unwrap() ^= 1;
         db.insert("ruser-7", value).unwrap();
@@ -298,7 +298,7 @@ async fn a_snapshot_that_the_machine_does_not_let_be_read_is_not_given_up() {
     let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
     let (killed, expected) = killed_store(dir.path(), &time, true).await;
     // A record is missing, which a salvage would not notice.
-    let db = sled::Config::new().path(killed.join("sled")).segment_size(2 * 1024 * 1024).open().unwrap();
+    let db = open_sled(&killed.join("sled"));
     db.remove("ruser-7").unwrap().unwrap();
     drop(db);
     for damage in ["suspect", "not a database"] {

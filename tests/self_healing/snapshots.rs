@@ -187,7 +187,7 @@ async fn a_state_that_lost_something_is_never_made_a_snapshot_of() {
 
 /// Removes one record and its id from sled without a trace, as a page that falls back to an earlier state does.
 fn lose_a_record(sled_dir: &Path) {
-    let db = ::sled::Config::new().path(sled_dir).segment_size(2 * 1024 * 1024).open().unwrap();
+    let db = open_sled(sled_dir);
     let (entry, _) = db.scan_prefix(b"i").next().unwrap().unwrap();
     let id_at = entry.iter().rposition(|&byte| byte == 0).unwrap() + 1;
     let id = [b"r", &entry[id_at..]].concat();
