@@ -40,8 +40,10 @@ use crate::model::CommitTime;
 use crate::store::places::{self, NoPlace, Places};
 use crate::store::{ChangeBounds, Hold, Position, Store, StoreError};
 
+/// The bytes of one message at most, unless its only event has more.
+pub const MAX_MESSAGE_BYTES: usize = 128 * 1024;
 /// The bounds of one message, and so of what is read for one.
-const MESSAGE: ChangeBounds = ChangeBounds { max_changes: 1000, max_bytes: 128 * 1024, through: None };
+const MESSAGE: ChangeBounds = ChangeBounds { max_changes: 1000, max_bytes: MAX_MESSAGE_BYTES, through: None };
 
 /// The most watchers, unless a setting says otherwise.
 pub const MAX_WATCHERS: usize = 10_000;

@@ -2,17 +2,16 @@
 //!
 //! HTTP/2 lets a client ask for more and take nothing: each of its calls could hold a page of megabytes for as long as its
 //! connection lives. So each larger message of an answer is charged from when it is made until its last byte has gone to
-//! the socket. A read for whose answer there is no room is refused with `RESOURCE_EXHAUSTED`, and so is the
-//! rest of a stream, which can be gone on with. What was written is always told, so a write is refused before it
-//! begins: a single one when there is no room at all, a batch when there is none for what it will answer at most
-//! ([`room_for`]). No connection gets more than its [`share`](super::share).
+//! the socket. A read for whose answer there is no room is refused with `RESOURCE_EXHAUSTED`; a stream of profiles or of
+//! changes waits for room before it reads on. What was written is always told, so a write is refused before it begins:
+//! a single one when there is no room at all, a batch when there is none for what it will answer at most
+//! ([`room_for`](answer_room::room_for)). No connection gets more than its [`share`](super::share).
 //!
 //! Invariant: the charge lives with the bytes ([`Message`]), so it is given back however they end.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
@@ -22,18 +21,15 @@ use pin_project_lite::pin_project;
 use tonic::Status;
 use tower::Service;
 
+use super::answer_room::{self, Charge, HeldAnswers, SMALL};
 use super::at_once::AtOnce;
 use super::deadline::trailers;
 use super::error::RpcError;
 use super::lane_body::{LaneBody, Message};
-use super::share::{self, Connection, is_fair};
+use super::share::{self, Connection};
 use crate::model::limits::MAX_PAGE_BYTES;
 use crate::store::StoreError;
 
-/// The bound where nothing else is said.
-pub const ANSWER_BYTES_HELD: usize = 256 * 1024 * 1024;
-/// Smaller messages are not charged. They take no more than the calls themselves.
-const SMALL: usize = 4096;
 /// Calls whose answers say what became of a write, and whether these can be large.
 const WRITES: [(&str, bool); 5] = [
     ("CreateProfile", true),
@@ -42,59 +38,9 @@ const WRITES: [(&str, bool); 5] = [
     ("BatchWriteProfiles", true),
     ("ImportProfiles", false),
 ];
-
-/// The bytes held of all answers.
-#[derive(Debug)]
-pub struct HeldAnswers {
-    bytes: AtomicUsize,
-    limit: usize,
-}
-
-/// What one message is charged.
-#[derive(Debug)]
-pub struct Charge {
-    connection: Arc<Connection>,
-    bytes: usize,
-}
-
-impl HeldAnswers {
-    /// None yet, and at most `limit`.
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { bytes: AtomicUsize::new(0), limit })
-    }
-
-    /// The bytes that are held now.
-    pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
-
-impl Charge {
-    /// Charges a message; `None` when there is no room and it `may_be_refused`.
-    fn new(connection: &Arc<Connection>, bytes: usize, may_be_refused: bool) -> Option<Self> {
-        let HeldAnswers { bytes: all, limit } = &*connection.all_answers;
-        let all = all.fetch_add(bytes, Ordering::Relaxed);
-        let own = connection.answers.fetch_add(bytes, Ordering::Relaxed);
-        let charge = Self { connection: connection.clone(), bytes };
-        let has_room = all.saturating_add(bytes) <= *limit && is_fair(own, bytes, all, *limit);
-        (has_room || !may_be_refused).then_some(charge)
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.connection.all_answers.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.connection.answers.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// Keeps room for an answer that will have up to so many bytes, until what is returned is dropped. Fails when there is none
-/// for the call that is polled now.
-pub fn room_for(bytes: usize) -> Result<Option<Charge>, RpcError> {
-    // Without a connection nothing is held.
-    let Some(connection) = share::current().filter(|_| bytes > SMALL) else { return Ok(None) };
-    Charge::new(&connection, bytes, true).map(Some).ok_or(RpcError::Store(StoreError::Overloaded))
-}
+/// Streams that wait for room before they make a message ([`RoomOfStream`](super::answer_room::RoomOfStream)), which has
+/// it then. They make their first one before they answer, so that looking at it begins nothing.
+const STREAMS_THAT_WAIT: [&str; 2] = ["ExportProfiles", "WatchProfiles"];
 
 /// A service whose answers are charged while they are held.
 #[derive(Debug)]
@@ -107,15 +53,6 @@ impl<S: Clone> Clone for Holding<S> {
     /// Every connection has a clone of its own.
     fn clone(&self) -> Self {
         Self::new(self.inner.clone(), self.connection.all_answers.clone())
-    }
-}
-
-impl<S> Holding<S> {
-    /// Whether there is room for an answer of this connection with so many bytes.
-    fn has_room_for(&self, bytes: usize) -> bool {
-        let HeldAnswers { bytes: all, limit } = &*self.connection.all_answers;
-        let (all, own) = (all.load(Ordering::Relaxed), self.connection.answers.load(Ordering::Relaxed));
-        all.saturating_add(bytes) <= *limit && is_fair(own, bytes, all, *limit)
     }
 }
 
@@ -142,19 +79,17 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let method = request.uri().path().rsplit('/').next();
         let write = WRITES.iter().find(|(name, _)| Some(*name) == method);
-        let begins = !write.is_some_and(|(_, is_large)| *is_large) || self.has_room_for(1);
-        HoldingFuture {
-            call: begins.then(|| self.inner.call(request)),
-            connection: Some(self.connection.clone()),
-            may_be_refused: write.is_none(),
-        }
+        let may_be_refused = write.is_none() && !method.is_some_and(|method| STREAMS_THAT_WAIT.contains(&method));
+        let begins = !write.is_some_and(|(_, is_large)| *is_large) || answer_room::is_there(&self.connection, 1);
+        let call = begins.then(|| self.inner.call(request));
+        HoldingFuture { call, connection: Some(self.connection.clone()), may_be_refused }
     }
 }
 
 impl<S: AtOnce<Message>> AtOnce<Message> for Holding<S> {
     fn at_once<B>(&mut self, request: &Request<B>, body: &Bytes) -> Option<Message> {
         // Where there may be no room, the answer is refused as it is made.
-        if !self.has_room_for(MAX_PAGE_BYTES) {
+        if !answer_room::is_there(&self.connection, MAX_PAGE_BYTES) {
             return None;
         }
         let mut message = self.inner.at_once(request, body)?;

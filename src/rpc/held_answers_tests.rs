@@ -61,26 +61,6 @@ async fn an_answer_is_charged_until_its_bytes_are_dropped() {
     assert_eq!(held.bytes(), 0);
 }
 
-#[test]
-fn the_room_that_is_kept_for_an_answer_is_nobody_elses() {
-    let mut connections = [0; 2].map({
-        let held = HeldAnswers::new(6 * PAGE);
-        move |_| Some(Connection::new(held.clone()))
-    });
-    let held = connections[0].as_ref().unwrap().all_answers.clone();
-    let [one, two] = &mut connections;
-    let first = share::around(one, || room_for(PAGE)).unwrap();
-    assert_eq!(held.bytes(), PAGE);
-    assert!(share::around(one, || room_for(PAGE)).is_err(), "no more than the connection's share");
-    let second = share::around(two, || room_for(5 * PAGE)).unwrap();
-    assert!(share::around(one, || room_for(SMALL)).is_ok_and(|room| room.is_none()), "it is not charged");
-    drop(first);
-    assert!(share::around(one, || room_for(PAGE + 1)).is_err(), "no more than the bound on all");
-    drop(second);
-    assert_eq!(held.bytes(), 0);
-    assert!(room_for(usize::MAX).is_ok(), "where nothing is held nothing is refused");
-}
-
 #[tokio::test]
 async fn an_answer_without_a_message_still_ends_with_its_head() {
     let held = HeldAnswers::new(PAGE);
@@ -90,6 +70,20 @@ async fn an_answer_without_a_message_still_ends_with_its_head() {
     let over = LaneBody::<Messages>::default();
     let body = HeldBody { body: over, holder: None, first: Some(None), is_over: false };
     assert!(body.is_end_stream());
+}
+
+#[tokio::test]
+async fn a_stream_that_waits_for_room_is_charged_and_not_refused() {
+    let held = HeldAnswers::new(2 * PAGE);
+    for method in STREAMS_THAT_WAIT {
+        let mut stream = ask(&held, &format!("/profilestore.v1.ProfileService/{method}"), &[PAGE; 5]).await;
+        let mut taken = Vec::new();
+        while let Some(frame) = stream.frame().await {
+            taken.push(frame.unwrap().into_data().unwrap());
+        }
+        assert!(taken.len() == 5 && held.bytes() == 5 * PAGE, "{method}");
+    }
+    assert_eq!(held.bytes(), 0);
 }
 
 #[tokio::test]

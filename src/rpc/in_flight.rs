@@ -271,7 +271,7 @@ mod tests {
     use http::HeaderValue;
     use http_body_util::{BodyExt, StreamBody};
 
-    use super::super::held_answers::HeldAnswers;
+    use super::super::answer_room::HeldAnswers;
     use super::*;
 
     fn charge(in_flight: &Arc<InFlight>, encoding: Option<&'static str>) -> Arc<Charge> {

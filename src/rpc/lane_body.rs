@@ -7,8 +7,8 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::answer_room::Charge;
 use super::at_once;
-use super::held_answers::Charge;
 use super::message_ends::MessageEnds;
 use crate::model::Record;
 use crate::model::limits::MAX_PAGE_BYTES;

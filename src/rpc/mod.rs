@@ -5,10 +5,11 @@
 //! [`deadline`] ends every call at its caller's deadline; `fast_lane` answers hot reads past all of that, and `call_lane` makes
 //! single writes and queries past tonic's router (with `first_piece`, `lane_request` and `lane_body` for what they share).
 //! `observed` and `call_notes` tell an observer what became of each call. [`in_flight`] bounds the bytes of all requests,
-//! `held_answers` those of all answers, `share` what one connection may have of both. [`services`] puts all of it together, with health
+//! `held_answers` those of all answers (with `answer_room` for who has room and who waits for it), `share` what one connection may have of both. [`services`] puts all of it together, with health
 //! and reflection beside it; how it is served is the server's business.
 
 pub mod admin_service;
+mod answer_room;
 pub mod at_once;
 mod backup;
 mod call_lane;
@@ -58,12 +59,13 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::Layer;
 
 use self::admin_service::AdminHandler;
+pub use self::answer_room::ANSWER_BYTES_HELD;
+use self::answer_room::HeldAnswers;
 use self::call_lane::{CallLane, HandlerCalls, LaneCalls};
 use self::call_notes::Noted;
 use self::deadline::{Deadline, DeadlineLayer};
 use self::fast_lane::FastLane;
-pub use self::held_answers::ANSWER_BYTES_HELD;
-use self::held_answers::{HeldAnswers, Holding};
+use self::held_answers::Holding;
 pub use self::in_flight::REQUEST_BYTES_IN_FLIGHT;
 use self::in_flight::{Charged, InFlight};
 use self::observed::Observed;

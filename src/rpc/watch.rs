@@ -1,7 +1,8 @@
 //! `WatchProfiles`: a feed's messages with their tokens, heartbeats, and the end when the server drains.
 //!
 //! The first response comes at once, or when its read waits, as the first heartbeat, so that a watcher has a token from the
-//! beginning. The next message is made when the transport takes it, so a slow watcher costs no more than one.
+//! beginning. The next message is made when the transport takes it and when there is room for it, so a slow watcher costs
+//! no more than one, and all together no more than their bound.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +11,13 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
+use super::answer_room::RoomOfStream;
 use super::error::RpcError;
 use super::heartbeats::{HEARTBEAT, Heartbeats, heartbeat};
 use super::page_token::{CallFingerprint, PageToken};
 use super::request::scope_fingerprint;
 use super::wire;
-use crate::feed::{Batch, Feed, FeedError, Filter, Place, Step, Subscription};
+use crate::feed::{Batch, Feed, FeedError, Filter, MAX_MESSAGE_BYTES, Place, Step, Subscription};
 use crate::model::{Domain, Violations};
 use crate::pb;
 use crate::pb::WatchStart;
@@ -40,7 +42,8 @@ pub async fn watch<S: Store>(
     };
     let subscription = begun.map_err(|error| refused(error, call))?;
     let beginning = token(call, subscription.place());
-    let watch = Watch { subscription, call, sent: Instant::now(), begun: false, end: None, over: false };
+    let room = RoomOfStream::of_this_call(MAX_MESSAGE_BYTES);
+    let watch = Watch { subscription, call, room, sent: Instant::now(), begun: false, end: None, over: false };
     let mut responses =
         Box::pin(stream::try_unfold(watch, |mut watch| async move { Ok(Some((watch.next().await?, watch))) }));
     // Here and not in the stream: a token that is no good fails the call itself, unless it takes long to find out.
@@ -127,6 +130,7 @@ fn refused(error: FeedError, call: CallFingerprint) -> RpcError {
 struct Watch<S> {
     subscription: Subscription<S>,
     call: CallFingerprint,
+    room: RoomOfStream,
     /// When the last response was made.
     sent: Instant,
     /// The first response was made.
@@ -179,7 +183,9 @@ impl<S: Store> Watch<S> {
         }
     }
 
+    /// Goes one step on, when there is room for what it may bring.
     async fn advance(&mut self) -> Result<Step, RpcError> {
+        let _room = self.room.wait().await;
         self.subscription.advance().await.map_err(|error| refused(error, self.call))
     }
 

@@ -3,10 +3,10 @@
 use prost::Message;
 use prost_types::FieldMask;
 
+use super::answer_room::room_for;
 use super::checked_write::{CheckedWrite, check_create, check_delete, check_update, request_mark};
 use super::codec::EncodedProfile;
 use super::error::RpcError;
-use super::held_answers::room_for;
 use super::profile_service::ProfileHandler;
 use super::wire;
 use crate::model::limits::{MAX_BATCH_BYTES, MAX_BATCH_WRITES, MAX_PROFILE_BYTES};

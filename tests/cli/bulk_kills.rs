@@ -111,12 +111,20 @@ fn a_server_that_is_killed_in_an_import_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let input = Input::new(dir.path(), PROFILES);
     let mut process = start(&server, &["import", &input.file, "--timeout", "60s"]);
+    let mut kills = 0;
     for kill_behind in (0..PROFILES as u64 - 1000).step_by(1000) {
-        wait_until("the import has come so far", || input.lines_settled().is_some_and(|lines| lines >= kill_behind));
+        wait_until("the import has come so far", || {
+            input.lines_settled().is_some_and(|lines| lines >= kill_behind) || process.try_wait().unwrap().is_some()
+        });
+        // On a busy machine it may come to its end before the kill that was meant for its last lines.
+        if process.try_wait().unwrap().is_some() {
+            break;
+        }
         server.kill();
         server.start_again();
+        kills += 1;
     }
-    assert!(process.try_wait().unwrap().is_none(), "the last kill came too late");
+    assert!(kills > 0, "it was never waited for");
     input.assert_imported(&server, &ended(process), false);
 }
 
@@ -125,10 +133,16 @@ fn an_import_that_gave_the_server_up_goes_on_with_the_same_command() {
     let mut server = Server::start_again_and_again();
     let dir = tempfile::tempdir().unwrap();
     let input = Input::new(dir.path(), PROFILES);
-    let import = ["import", &input.file, "--timeout", "200ms"];
-    for kill_behind in (1..PROFILES as u64 - 1000).step_by(1500) {
-        let process = start(&server, &import);
-        wait_until("the import has come so far", || input.lines_settled().is_some_and(|lines| lines >= kill_behind));
+    let import = ["import", &input.file, "--timeout", "500ms"];
+    for kill_behind in (1..PROFILES as u64 / 2 + 2).step_by(1000) {
+        let mut process = start(&server, &import);
+        wait_until("the import has come so far", || {
+            // On a busy machine it may also give up a server that is only slow.
+            if process.try_wait().unwrap().is_some_and(|ended| ended.code() == Some(1)) {
+                process = start(&server, &import);
+            }
+            input.lines_settled().is_some_and(|lines| lines >= kill_behind)
+        });
         server.kill();
         let broken_off = ended(process);
         assert_eq!((broken_off.code, broken_off.out.as_str()), (1, ""), "{broken_off:?}");

@@ -86,7 +86,7 @@ fn top_says_what_is_wrong() {
 #[test]
 fn top_goes_on_when_the_server_is_back_and_ends_when_it_stays_away() {
     let mut server = Server::start_again_and_again();
-    let mut looks = server.command(&["top", "--json", "--interval", "100ms", "--timeout", "1s"]);
+    let mut looks = server.command(&["top", "--json", "--interval", "100ms", "--timeout", "5s"]);
     let mut looks = looks.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let next = |lines: &mut dyn BufRead| {
         let mut line = String::new();
@@ -108,7 +108,7 @@ fn top_goes_on_when_the_server_is_back_and_ends_when_it_stays_away() {
     looks.kill().unwrap();
     looks.wait().unwrap();
 
-    let counted = ["top", "--count", "1000000", "--interval", "100ms", "--timeout", "200ms"];
+    let counted = ["top", "--count", "1000000", "--interval", "100ms", "--timeout", "1s"];
     let mut counted = server.command(&counted).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     next(&mut BufReader::new(counted.stdout.as_mut().unwrap()));
     server.kill();
