@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use profilestore::cache::{CacheOptions, CachedStore, HotCache};
 use profilestore::engine::sled::{SledOptions, SledStore};
-use profilestore::feed::{Feed, Filter, Step};
+use profilestore::feed::{Feed, Filter, MAX_MESSAGE_BYTES, Step};
 use profilestore::model::{Canonicalization, Draft, Precondition, Profile, ProfileId, Write};
 use profilestore::pb::profile_service_client::ProfileServiceClient;
 use profilestore::pb::watch_profiles_request::Start;
@@ -118,7 +118,7 @@ impl Bench {
         let mut subscription = self.feed.watch_from_oldest(Filter::all()).await.expect("watches");
         let (mut seen, started) = (0, Instant::now());
         while seen < PROFILES {
-            if let Step::Batch(batch) = subscription.advance().await.expect("reads") {
+            if let Step::Batch(batch) = subscription.advance(MAX_MESSAGE_BYTES).await.expect("reads") {
                 seen += batch.events.len() as u64;
             }
         }

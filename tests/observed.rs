@@ -14,7 +14,7 @@ use profilestore::cache::CachedStore;
 use profilestore::engine::EngineRules;
 use profilestore::engine::memory::MemoryStore;
 use profilestore::engine::sled::{SledOptions, SledStore};
-use profilestore::feed::{Feed, Filter, Step};
+use profilestore::feed::{Feed, Filter, MAX_MESSAGE_BYTES, Step};
 use profilestore::model::Canonicalization;
 use profilestore::observe::{CallSink, Calls, Code, EndedCall, Method, Observer, Traffic};
 use profilestore::pb;
@@ -314,7 +314,7 @@ async fn the_slowest_watcher_is_as_far_behind_as_it_has_not_moved() {
     let quick = feed.watch_from_now(Filter::all()).await.unwrap();
     assert_eq!(feed.slowest_lag(), 3);
     while feed.slowest_lag() > 0 {
-        if slow.advance().await.unwrap() == Step::UpToDate {
+        if slow.advance(MAX_MESSAGE_BYTES).await.unwrap() == Step::UpToDate {
             slow.changed().await;
         }
     }

@@ -30,5 +30,5 @@ mod shutdown;
 mod unread_answers;
 #[path = "serving/untaken.rs"]
 mod untaken;
-#[path = "serving/waiting_watches.rs"]
-mod waiting_watches;
+#[path = "serving/watches_without_room.rs"]
+mod watches_without_room;

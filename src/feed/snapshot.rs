@@ -57,6 +57,10 @@ impl<S: Store> Subscription<S> {
                 return Ok(step);
             }
         }
+        // A page of profiles has no smaller size.
+        if self.max_bytes < PAGE.max_bytes {
+            return Ok(Step::TooLarge);
+        }
         let step = self.send_profiles().await?;
         self.steps_over_changes = 0;
         Ok(step)

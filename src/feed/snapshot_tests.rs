@@ -6,7 +6,7 @@ use prost::Message;
 use super::*;
 use crate::engine::EngineRules;
 use crate::engine::memory::MemoryStore;
-use crate::feed::{Feed, Filter};
+use crate::feed::{Feed, Filter, MAX_MESSAGE_BYTES};
 use crate::model::{Canonicalization, Draft, Precondition, Profile, Write};
 use crate::pb::ProfileEvent;
 use crate::store::{Commit, NoObserver};
@@ -40,7 +40,7 @@ async fn a_reader_that_writers_outrun_is_sent_changes_until_it_has_caught_up_and
             // As many as a step sends.
             put_many(&store, "b-new", MESSAGE.max_changes, step + 1).await;
         }
-        match watch.advance().await.unwrap() {
+        match watch.advance(MAX_MESSAGE_BYTES).await.unwrap() {
             Step::Batch(batch) => {
                 is_current = batch.current;
                 let ids = batch.events.iter().map(|event| ProfileEvent::decode(&event[..]).unwrap().id);
@@ -49,6 +49,7 @@ async fn a_reader_that_writers_outrun_is_sent_changes_until_it_has_caught_up_and
             }
             Step::Scanned => tokio::task::yield_now().await,
             Step::UpToDate => assert!(!outrun, "the writers are faster"),
+            Step::TooLarge => unreachable!("nothing is"),
         }
         if is_current {
             break;

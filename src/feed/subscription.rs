@@ -10,7 +10,7 @@ use super::standing::Standing;
 use super::tail::{After, Chunk, End};
 use super::topics::Listener;
 use super::{FeedError, MESSAGE, Registration};
-use crate::store::{Position, Store, StoreError};
+use crate::store::{ChangeBounds, Position, Store, StoreError};
 
 /// How many changes are looked at before somebody else has a turn.
 const MAX_SCANNED: usize = 4096;
@@ -35,6 +35,8 @@ pub enum Step {
     Scanned,
     /// There is nothing more at present.
     UpToDate,
+    /// What is next has more bytes than the step could bring.
+    TooLarge,
 }
 
 /// One watch.
@@ -46,6 +48,8 @@ pub struct Subscription<S> {
     pub(super) steps_over_changes: u32,
     /// The head when the last profile of a snapshot had been read: with the changes up to here it is complete.
     pub(super) snapshot_end: Option<Position>,
+    /// The bytes of a message.
+    pub(super) max_bytes: usize,
     listener: Listener,
     /// The end of the tail when the watch was last there.
     seen: Option<End>,
@@ -63,6 +67,7 @@ impl<S: Store> Subscription<S> {
             place,
             steps_over_changes: 0,
             snapshot_end: None,
+            max_bytes: MESSAGE.max_bytes,
             listener,
             seen: None,
             standing,
@@ -74,8 +79,10 @@ impl<S: Store> Subscription<S> {
         &self.place
     }
 
-    /// Takes one bounded step. When the future is dropped the watch stands where it stood.
-    pub async fn advance(&mut self) -> Result<Step, FeedError> {
+    /// Takes one bounded step, which brings up to so many bytes of events. With [`MAX_MESSAGE_BYTES`](super::MAX_MESSAGE_BYTES)
+    /// nothing is too large. When the future is dropped the watch stands where it stood.
+    pub async fn advance(&mut self, max_bytes: usize) -> Result<Step, FeedError> {
+        self.max_bytes = max_bytes;
         let step = match self.place {
             Place::Changes(_) => self.advance_over_changes().await,
             Place::Snapshot { listing: Listing::End, .. } => self.end_snapshot().await,
@@ -103,7 +110,7 @@ impl<S: Store> Subscription<S> {
     /// A step over the log, from the tail if the watch stands in it.
     pub(super) async fn advance_over_changes(&mut self) -> Result<Step, FeedError> {
         self.listener.rearm();
-        let (mut message, mut scanned) = (Message::default(), 0);
+        let (mut message, mut scanned) = (Message::of(self.max_bytes), 0);
         while scanned < MAX_SCANNED && !message.full {
             let position = self.place.position();
             let after = self.registration.0.tail.lock().after(&position, self.seen, &self.listener);
@@ -134,7 +141,7 @@ impl<S: Store> Subscription<S> {
     /// A step by a read of its own, up to a position or to the head.
     pub(super) async fn read_changes(&mut self, through: Option<Position>) -> Result<Step, FeedError> {
         let position = self.place.position();
-        let bounds = crate::store::ChangeBounds { through, ..MESSAGE };
+        let bounds = ChangeBounds { through, max_bytes: self.max_bytes, ..MESSAGE };
         let store = &self.registration.0.store;
         let page = match store.changes_after(&position, bounds).await {
             // A place in another life of the store, from before a restore: as with one that is too old, nothing leads on
@@ -147,7 +154,7 @@ impl<S: Store> Subscription<S> {
         if page.next == position {
             return Ok(Step::UpToDate);
         }
-        let (chunk, mut message) = (Chunk::new(page, Box::default()), Message::default());
+        let (chunk, mut message) = (Chunk::new(page, Box::default()), Message::of(self.max_bytes));
         self.take(&chunk.changes, chunk.next, &mut message);
         Ok(self.step(message))
     }
@@ -168,25 +175,30 @@ impl<S: Store> Subscription<S> {
 
     fn step(&self, message: Message) -> Step {
         if message.events.is_empty() {
-            return Step::Scanned;
+            return if message.full { Step::TooLarge } else { Step::Scanned };
         }
         Step::Batch(Batch { events: message.events, place: self.place.clone(), current: false })
     }
 }
 
 /// A message in the making.
-#[derive(Default)]
 struct Message {
     events: Vec<Bytes>,
     bytes: usize,
+    max_bytes: usize,
     full: bool,
 }
 
 impl Message {
-    /// Adds an event, unless the message is full. The first one always fits.
+    fn of(max_bytes: usize) -> Self {
+        Self { events: Vec::new(), bytes: 0, max_bytes, full: false }
+    }
+
+    /// Adds an event, unless the message is full. The first one always fits into a message of the usual size.
     fn push(&mut self, event: Bytes) -> bool {
         let bytes = self.bytes + framed_len(&event);
-        let fits = self.events.is_empty() || (self.events.len() < MESSAGE.max_changes && bytes <= MESSAGE.max_bytes);
+        let always_fits = self.events.is_empty() && self.max_bytes >= MESSAGE.max_bytes;
+        let fits = always_fits || (self.events.len() < MESSAGE.max_changes && bytes <= self.max_bytes);
         if fits {
             self.bytes = bytes;
             self.events.push(event);

@@ -1,14 +1,7 @@
-//! The room for answers: how many bytes of them are held, who may have more, and who waits for it.
-//!
-//! Who waits ([`RoomOfStream`]) does so in the order in which the streams of its connection came, so that none is passed
-//! by for ever, and is woken by what its own connection gives back. What others give back is seen a moment later, which
-//! spares every answer of every connection from waking all that wait.
+//! The room for answers: how many bytes of them are held, and who may have more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
-
-use tokio::time::timeout;
 
 use super::error::RpcError;
 use super::share::{self, Connection, is_fair};
@@ -18,8 +11,6 @@ use crate::store::StoreError;
 pub const ANSWER_BYTES_HELD: usize = 256 * 1024 * 1024;
 /// Smaller messages are not charged. They take no more than the calls themselves.
 pub const SMALL: usize = 4096;
-/// How soon one that waits sees what other connections gave back.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The bytes held of all answers.
 #[derive(Debug)]
@@ -63,7 +54,6 @@ impl Drop for Charge {
     fn drop(&mut self) {
         self.connection.all_answers.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.connection.answers.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.connection.given_back.notify_one();
     }
 }
 
@@ -90,22 +80,24 @@ pub struct RoomOfStream {
     bytes: usize,
 }
 
+/// There is no room for a whole message now.
+#[derive(Debug)]
+pub struct NoRoom;
+
 impl RoomOfStream {
     /// For messages of the call that is polled now.
     pub fn of_this_call(bytes: usize) -> Self {
         Self { connection: share::current(), bytes }
     }
 
-    /// Waits for room for one message. It is kept until what is returned is dropped: just before the message, which is
-    /// charged then, is handed on.
-    pub async fn wait(&self) -> Option<Charge> {
-        let connection = self.connection.as_ref()?;
-        // One of each connection waits for room, and the others behind it, in order.
-        let _turn = connection.turn.acquire().await;
-        while !is_there(connection, self.bytes) {
-            let _ = timeout(LOOK_AGAIN, connection.given_back.notified()).await;
+    /// Keeps room for one message until what is returned is dropped: just before the message, which is charged then, is
+    /// handed on.
+    pub fn keep(&self) -> Result<Option<Charge>, NoRoom> {
+        let Some(connection) = &self.connection else { return Ok(None) };
+        if !is_there(connection, self.bytes) {
+            return Err(NoRoom);
         }
-        Charge::new(connection, self.bytes, false)
+        Ok(Charge::new(connection, self.bytes, false))
     }
 }
 

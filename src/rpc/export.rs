@@ -1,16 +1,15 @@
 //! `ExportProfiles`: all profiles of a scope as a stream of chunks.
 //!
-//! A chunk is read when the caller has taken the one before and there is room for it, so slow callers cost no memory. Each chunk's
+//! A chunk is read when the caller has taken the one before, so a slow caller costs no memory. Each chunk's
 //! cursor is where a later export goes on; the last one's leads to the end, so that a caller who lost the
 //! connection just then finds out that it has everything.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, stream};
 use tonic::Status;
 
-use super::answer_room::RoomOfStream;
 use super::error::RpcError;
 use super::page_token::{CallFingerprint, PageToken};
 use super::request::scope_fingerprint;
@@ -31,8 +30,8 @@ enum Place {
     End,
 }
 
-/// The chunks of an export, once there is the first.
-pub async fn export<S: Store>(
+/// The chunks of an export.
+pub fn export<S: Store>(
     store: Arc<S>,
     request: pb::ExportProfilesRequest,
 ) -> Result<impl Stream<Item = Result<wire::ExportProfilesResponse, Status>> + Send, RpcError> {
@@ -51,15 +50,13 @@ pub async fn export<S: Store>(
     };
     let call = scope_fingerprint("ExportProfiles", &scope);
     let place = place(&request.cursor, call)?;
-    let room = RoomOfStream::of_this_call(CHUNK.max_bytes);
-    let chunks = stream::try_unfold((store, scope, place, room), move |(store, scope, place, room)| async move {
+    Ok(stream::try_unfold((store, scope, place), move |(store, scope, place)| async move {
         let after = match place {
             Place::Start => None,
             Place::After(cursor) => Some(cursor),
             Place::End => return Ok(None),
         };
-        let _kept = room.wait().await;
-        let page = store.list(&scope, after.as_ref(), CHUNK).await?;
+        let page = store.list(&scope, after.as_ref(), CHUNK).await.map_err(RpcError::from)?;
         if page.records.is_empty() {
             return Ok(None);
         }
@@ -67,12 +64,8 @@ pub async fn export<S: Store>(
         // No place of a profile has an empty cursor.
         let cursor = PageToken::new(call, page.next.clone().unwrap_or(Cursor(Bytes::new()))).encode();
         let place = page.next.map_or(Place::End, Place::After);
-        let chunk = wire::ExportProfilesResponse { profiles, cursor };
-        Ok::<_, RpcError>(Some((chunk, (store, scope, place, room))))
-    });
-    let mut chunks = Box::pin(chunks);
-    let first = chunks.try_next().await?;
-    Ok(stream::iter(first.map(Ok)).chain(chunks.map_err(Status::from)))
+        Ok(Some((wire::ExportProfilesResponse { profiles, cursor }, (store, scope, place))))
+    }))
 }
 
 fn place(cursor: &str, call: CallFingerprint) -> Result<Place, RpcError> {

@@ -2,10 +2,10 @@
 //!
 //! HTTP/2 lets a client ask for more and take nothing: each of its calls could hold a page of megabytes for as long as its
 //! connection lives. So each larger message of an answer is charged from when it is made until its last byte has gone to
-//! the socket. A read for whose answer there is no room is refused with `RESOURCE_EXHAUSTED`; a stream of profiles or of
-//! changes waits for room before it reads on. What was written is always told, so a write is refused before it begins:
-//! a single one when there is no room at all, a batch when there is none for what it will answer at most
-//! ([`room_for`](answer_room::room_for)). No connection gets more than its [`share`](super::share).
+//! the socket. A read for whose answer there is no room is refused with `RESOURCE_EXHAUSTED`, and so is the
+//! rest of a stream, which can be gone on with; a watch makes do with what there is. What was written is always told, so a
+//! write is refused before it begins: a single one when there is no room at all, a batch when there is none for what it will
+//! answer at most ([`room_for`](answer_room::room_for)). No connection gets more than its [`share`](super::share).
 //!
 //! Invariant: the charge lives with the bytes ([`Message`]), so it is given back however they end.
 
@@ -38,9 +38,9 @@ const WRITES: [(&str, bool); 5] = [
     ("BatchWriteProfiles", true),
     ("ImportProfiles", false),
 ];
-/// Streams that wait for room before they make a message ([`RoomOfStream`](super::answer_room::RoomOfStream)), which has
-/// it then. They make their first one before they answer, so that looking at it begins nothing.
-const STREAMS_THAT_WAIT: [&str; 2] = ["ExportProfiles", "WatchProfiles"];
+/// The stream that makes no message without room ([`RoomOfStream`](super::answer_room::RoomOfStream)), unless it is a small
+/// one.
+const STREAM_WITH_ROOM: &str = "WatchProfiles";
 
 /// A service whose answers are charged while they are held.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let method = request.uri().path().rsplit('/').next();
         let write = WRITES.iter().find(|(name, _)| Some(*name) == method);
-        let may_be_refused = write.is_none() && !method.is_some_and(|method| STREAMS_THAT_WAIT.contains(&method));
+        let may_be_refused = write.is_none() && method != Some(STREAM_WITH_ROOM);
         let begins = !write.is_some_and(|(_, is_large)| *is_large) || answer_room::is_there(&self.connection, 1);
         let call = begins.then(|| self.inner.call(request));
         HoldingFuture { call, connection: Some(self.connection.clone()), may_be_refused }

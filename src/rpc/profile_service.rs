@@ -138,7 +138,7 @@ impl<S: Store> ProfileService for ProfileHandler<S> {
         &self,
         request: Request<pb::ExportProfilesRequest>,
     ) -> Result<Response<Self::ExportProfilesStream>, Status> {
-        Ok(Response::new(Box::pin(export(self.store.clone(), request.into_inner()).await?)))
+        Ok(Response::new(Box::pin(export(self.store.clone(), request.into_inner())?)))
     }
 
     async fn watch_profiles(

@@ -12,8 +12,6 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use tokio::sync::{Notify, Semaphore};
-
 use super::answer_room::HeldAnswers;
 use crate::store::places::Asker;
 
@@ -35,10 +33,6 @@ pub struct Connection {
     pub answers: AtomicUsize,
     /// The bytes of its requests that are charged.
     pub requests: AtomicUsize,
-    /// Whose turn it is to wait for room for an answer: one stream's at a time, in order.
-    pub turn: Semaphore,
-    /// Room for an answer was given back.
-    pub given_back: Notify,
     /// Who asks for what its calls need.
     pub asker: Asker,
 }
@@ -47,14 +41,7 @@ impl Connection {
     /// A connection that holds nothing.
     pub fn new(all_answers: Arc<HeldAnswers>) -> Arc<Self> {
         let none = || AtomicUsize::new(0);
-        Arc::new(Self {
-            all_answers,
-            answers: none(),
-            requests: none(),
-            turn: Semaphore::new(1),
-            given_back: Notify::new(),
-            asker: Asker::new_one(),
-        })
+        Arc::new(Self { all_answers, answers: none(), requests: none(), asker: Asker::new_one() })
     }
 }
 

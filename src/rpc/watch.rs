@@ -1,8 +1,9 @@
 //! `WatchProfiles`: a feed's messages with their tokens, heartbeats, and the end when the server drains.
 //!
 //! The first response comes at once, or when its read waits, as the first heartbeat, so that a watcher has a token from the
-//! beginning. The next message is made when the transport takes it and when there is room for it, so a slow watcher costs
-//! no more than one, and all together no more than their bound.
+//! beginning. The next message is made when the transport takes it, so a slow watcher costs no more than one. Where there is
+//! no room for a whole one ([`RoomOfStream`]), messages are so small that they need none, so that a watcher goes on
+//! whatever others hold.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
-use super::answer_room::RoomOfStream;
+use super::answer_room::{NoRoom, RoomOfStream, SMALL};
 use super::error::RpcError;
 use super::heartbeats::{HEARTBEAT, Heartbeats, heartbeat};
 use super::page_token::{CallFingerprint, PageToken};
@@ -24,6 +25,10 @@ use crate::pb::WatchStart;
 use crate::pb::watch_profiles_request::Start;
 use crate::store::{Cursor, Position, Store, StoreError};
 
+/// The events of a message that needs no room; its token comes on top.
+const EVENTS_WITHOUT_ROOM: usize = SMALL - 1024;
+/// How soon a watch looks again for room for an event that is larger.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(50);
 /// How long a draining server goes on to send a watcher what it has not seen.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -43,7 +48,8 @@ pub async fn watch<S: Store>(
     let subscription = begun.map_err(|error| refused(error, call))?;
     let beginning = token(call, subscription.place());
     let room = RoomOfStream::of_this_call(MAX_MESSAGE_BYTES);
-    let watch = Watch { subscription, call, room, sent: Instant::now(), begun: false, end: None, over: false };
+    let sent = Instant::now();
+    let watch = Watch { subscription, call, room, had_room: true, sent, begun: false, end: None, over: false };
     let mut responses =
         Box::pin(stream::try_unfold(watch, |mut watch| async move { Ok(Some((watch.next().await?, watch))) }));
     // Here and not in the stream: a token that is no good fails the call itself, unless it takes long to find out.
@@ -131,6 +137,8 @@ struct Watch<S> {
     subscription: Subscription<S>,
     call: CallFingerprint,
     room: RoomOfStream,
+    /// There was room at the last step.
+    had_room: bool,
     /// When the last response was made.
     sent: Instant,
     /// The first response was made.
@@ -146,7 +154,7 @@ impl<S: Store> Watch<S> {
         let step = self.advance().await?;
         Ok(self.response(match step {
             Step::Batch(batch) => Some(batch),
-            Step::Scanned | Step::UpToDate => None,
+            Step::Scanned | Step::UpToDate | Step::TooLarge => None,
         }))
     }
 
@@ -176,6 +184,7 @@ impl<S: Store> Watch<S> {
                     continue;
                 }
                 Step::UpToDate => {}
+                Step::TooLarge => self.wait_for_room().await,
             }
             if self.sent.elapsed() >= HEARTBEAT {
                 return Ok(self.response(None));
@@ -183,10 +192,23 @@ impl<S: Store> Watch<S> {
         }
     }
 
-    /// Goes one step on, when there is room for what it may bring.
+    /// Goes one step on, as far as there is room for what it brings.
     async fn advance(&mut self) -> Result<Step, RpcError> {
-        let _room = self.room.wait().await;
-        self.subscription.advance().await.map_err(|error| refused(error, self.call))
+        // The codec gathers what is there into one piece, which would need room.
+        if !self.had_room {
+            tokio::task::yield_now().await;
+        }
+        let (max_bytes, _kept) = match self.room.keep() {
+            Ok(kept) => (MAX_MESSAGE_BYTES, kept),
+            Err(NoRoom) => (EVENTS_WITHOUT_ROOM, None),
+        };
+        self.had_room = max_bytes == MAX_MESSAGE_BYTES;
+        self.subscription.advance(max_bytes).await.map_err(|error| refused(error, self.call))
+    }
+
+    /// Waits a moment for room, or until it is time for a heartbeat.
+    async fn wait_for_room(&self) {
+        tokio::time::sleep_until((self.sent + HEARTBEAT).min(Instant::now() + LOOK_FOR_ROOM)).await;
     }
 
     /// Waits for more, for the time of a heartbeat, or for the end.
