@@ -150,11 +150,18 @@ impl CsvRecords {
         }
     }
 
-    /// Takes the first line of what is broken.
+    /// Takes the first line of what is broken, of which the window may have only a part.
     fn take_line<R: Read>(&self, window: &mut Window<R>) -> io::Result<Vec<u8>> {
-        let unread = window.unread();
-        let end = unread.iter().position(|byte| LINE_ENDS.contains(byte)).unwrap_or(unread.len());
-        let text = if end > MAX_LINE_BYTES { Vec::new() } else { unread[..end].trim_ascii_end().to_vec() };
+        let mut end = 0;
+        loop {
+            let rest = &window.unread()[end..];
+            let found = rest.iter().position(|byte| LINE_ENDS.contains(byte));
+            end += found.unwrap_or(rest.len());
+            if found.is_some() || end > MAX_LINE_BYTES || !window.more()? {
+                break;
+            }
+        }
+        let text = if end > MAX_LINE_BYTES { Vec::new() } else { window.unread()[..end].trim_ascii_end().to_vec() };
         window.skip_line(LINE_ENDS)?;
         Ok(text)
     }
@@ -271,6 +278,18 @@ mod tests {
             assert!(error.starts_with(says), "{error} and not {says}");
             assert_eq!(ids(&text), [(2, id("first")), (3, None), (4, id("next")), (5, id("last"))], "{says}");
         }
+    }
+
+    #[test]
+    fn the_text_of_a_broken_record_is_whole_also_when_it_comes_in_parts() {
+        let line = format!("a{}z", ",".repeat(MAX_COLUMNS + 1));
+        let text = format!("{HEADER}{line}\r\nb,,,\n");
+        let (head, tail) = text.split_at(HEADER.len() + line.len() - 1);
+        let mut window = Window::new(head.as_bytes().chain(tail.as_bytes()), Place::default());
+        let mut records = CsvRecords::open(&mut window).unwrap().unwrap();
+        let broken = records.next(&mut window).unwrap().unwrap();
+        assert!(broken.content.is_err() && broken.text == line.as_bytes(), "{:?}", broken.text);
+        assert_eq!(records.next(&mut window).unwrap().unwrap().content.unwrap().id, "b");
     }
 
     #[test]
