@@ -70,9 +70,12 @@ fn etags_guard_put_and_delete() {
     assert!(late.err.contains("get the profile again"), "{late:?}");
     assert_eq!(server.run(&["delete", "ada", "--etag", &etag]).code, 1);
     let deleted = server.run(&["delete", "ada"]);
-    assert_eq!((deleted.code, deleted.out.as_str(), deleted.err.as_str()), (0, "", ""));
-    assert_eq!(server.run(&["delete", "ada"]).code, 1);
-    assert_eq!(server.run(&["delete", "ada", "--allow-missing"]).code, 0);
+    assert_eq!((deleted.code, deleted.out.as_str(), deleted.err.as_str()), (0, "deleted ada\n", ""));
+    let missing = server.run(&["delete", "ada"]);
+    assert_eq!((missing.code, missing.out.as_str()), (1, ""), "{missing:?}");
+    let allowed = server.run(&["delete", "ada", "--allow-missing"]);
+    let sentence = "deleted ada, or there was no such profile\n";
+    assert_eq!((allowed.code, allowed.out.as_str(), allowed.err.as_str()), (0, sentence, ""));
 }
 
 #[test]
