@@ -120,6 +120,23 @@ fn puts_and_preparing_need_the_switch_and_puts_change_one_attribute_only() {
     assert!(after.iter().filter(|(_, length)| *length == 77).count() > 50);
 }
 
+/// What others have put there is not of the load, and does not make it ask for ids that nobody has.
+#[test]
+fn profiles_of_others_are_not_counted_among_the_keys() {
+    let server = server();
+    let text: String = (0..500).map(|number| format!("{{\"id\":\"other-{number}\"}}\n")).collect();
+    let file = write(server.dir.path(), "others.jsonl", &text);
+    assert_eq!(server.run(&["import", &file]).code, 0);
+    let mix = ["--mix", "get=5,batch=1,put=1", "--writes", "--uniform", "--requests", "1000"];
+    let report = load(&server, &mix);
+    assert_eq!((number(&report, "keys"), number(&report, "all.errors")), (PROFILES, 0), "{report}");
+    // What was deleted is counted and explained.
+    assert_eq!(server.run(&["delete", "user-00000007"]).code, 0);
+    let ran = server.run(&["load", "--uniform", "--requests", "3000"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains("get\tNOT_FOUND\t") && ran.err.contains("were they deleted"), "{ran:?}");
+}
+
 #[test]
 fn reads_change_nothing() {
     let server = server();
