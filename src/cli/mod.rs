@@ -15,6 +15,7 @@ mod profiles;
 mod reindex;
 mod serve;
 mod server_state;
+mod table;
 mod token_file;
 mod top;
 mod verify;

@@ -170,6 +170,14 @@ fn on_a_terminal_of_40_columns_a_table_fits() {
     assert!(ran.out.contains("ada") && ran.out.contains("eve"), "{ran:?}");
     let widest = ran.out.lines().map(|line| line.trim_end_matches('\r').chars().count()).max().unwrap();
     assert!(widest <= 40, "{widest} columns: {}", ran.out);
+    // Four columns have no room: each field has a line of its own, and its value is in one piece.
+    for line in [&["id", "eve"][..], &["email", "eve@mail.example.com"], &["display_name", "Name", "of", "eve"]] {
+        assert!(
+            ran.out.lines().any(|found| found.split_whitespace().eq(line.iter().copied())),
+            "{line:?}: {}",
+            ran.out
+        );
+    }
 }
 
 #[test]

@@ -255,6 +255,28 @@ fn on_a_terminal_there_is_a_line_every_second_and_a_table() {
     assert!(["get", "batch", "all"].iter().all(|name| lines.iter().any(|line| line.len() == 9 && line[0] == *name)));
 }
 
+#[test]
+fn on_a_terminal_of_40_columns_every_figure_is_whole() {
+    let server = server();
+    let command = format!(
+        "stty rows 24 cols 40 && {PROGRAM} load --mix get=1,batch=1 --duration 1500ms --concurrency 2 --addr {}",
+        server.address
+    );
+    let ran: Ran =
+        Command::new("script").args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output().unwrap().into();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    let lines: Vec<Vec<&str>> = ran.out.lines().map(|line| line.split_whitespace().collect()).collect();
+    for header in ["requests", "errors", "per_s", "p50", "p90", "p99", "p99.9", "max"] {
+        let found =
+            lines.iter().filter(|line| matches!(line[..], [name, value] if name == header && is_number(value)));
+        assert_eq!(found.count(), 3, "{header} of get, batch and all: {}", ran.out);
+    }
+    // But for the sentence at the end.
+    let too_wide = |line: &&str| line.trim_end().chars().count() > 40 && !line.contains("closed loop");
+    assert_eq!(ran.out.lines().find(too_wide), None, "{}", ran.out);
+}
+
 /// A server that stops for a while keeps all who come in that time waiting, and not only those who were there before.
 #[test]
 fn what_a_stalled_server_makes_callers_wait_is_in_the_latencies_of_an_open_loop() {
