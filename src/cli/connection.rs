@@ -1,5 +1,7 @@
 //! How the commands that talk to a server reach it, and what they say when that fails.
 
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -61,6 +63,17 @@ impl ConnectionArgs {
         self.run_with(|builder| builder.retries(BULK_RETRIES), calls)
     }
 
+    /// Tells whoever sits before a terminal once what the command waits for. A script wants only how it ended.
+    fn say_that_it_waits(&self) -> impl Fn() + Send + Sync + 'static {
+        let (addr, said) = (self.addr.clone(), AtomicBool::new(!std::io::stderr().is_terminal()));
+        move || {
+            if !said.swap(true, Ordering::Relaxed) {
+                // In the place of a line of progress, if there is one. Nobody may read it.
+                let _ = writeln!(std::io::stderr(), "\r\x1b[Kprofilestore: waiting for the server at {addr}");
+            }
+        }
+    }
+
     fn run_with<T>(
         &self,
         settings: impl FnOnce(ClientBuilder) -> ClientBuilder,
@@ -72,7 +85,7 @@ impl ConnectionArgs {
             .context("no threads can be started")?;
         runtime.block_on(async {
             // It connects when it is first used.
-            let client = settings(self.builder()).build();
+            let client = settings(self.builder()).on_wait(self.say_that_it_waits()).build();
             calls(client.map_err(|error| self.explain(error))?).await
         })
     }

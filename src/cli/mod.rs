@@ -6,6 +6,7 @@ mod backups;
 pub mod bulk;
 mod config;
 mod connection;
+mod interrupt;
 mod lists;
 mod load;
 mod log;
@@ -15,6 +16,7 @@ mod profiles;
 mod reindex;
 mod serve;
 mod server_state;
+mod table;
 mod token_file;
 mod top;
 mod verify;
@@ -25,6 +27,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use self::interrupt::Interrupted;
 use crate::observe::standard_error;
 use crate::server::{Settings, SettingsError};
 
@@ -83,7 +86,8 @@ enum Command {
     ///
     /// Lines that cannot be imported do not stop an import: they are written to a file with their numbers and reasons, and
     /// the exit code is 3. When an import of a file breaks off, the same command goes on where it stopped; what came
-    /// through a pipe cannot be read again. A line without an id makes a new profile each time it is imported.
+    /// through a pipe cannot be read again. A line without an id makes a new profile each time it is imported. Ctrl-C breaks
+    /// an import off in this way, and the exit code is 130.
     Import(bulk::import::ImportArgs),
     /// Print all profiles, or write them to a file: JSON lines, or CSV.
     ///
@@ -253,6 +257,8 @@ fn code(error: &anyhow::Error) -> u8 {
         WRONG_USAGE
     } else if error.is::<SomeRejected>() {
         SOME_REJECTED
+    } else if let Some(Interrupted { code }) = error.downcast_ref() {
+        *code
     } else {
         1
     }

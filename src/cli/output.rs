@@ -7,8 +7,9 @@
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use clap::Args;
-use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
+
+use super::table::TerminalTable;
 
 /// After so many rows a table is printed and another begun.
 const ROWS_PER_TABLE: usize = 1000;
@@ -66,7 +67,7 @@ pub struct Rows {
 }
 
 enum Form {
-    Table { headers: &'static [&'static str], table: Box<Table>, width: u16 },
+    Table(TerminalTable),
     Tabs,
     Json,
 }
@@ -95,7 +96,7 @@ impl OutputArgs {
             Form::Json
         } else if io::stdout().is_terminal() {
             let width = console::Term::stdout().size_checked().map_or(DEFAULT_WIDTH, |(_, columns)| columns);
-            Form::Table { headers, table: new_table(headers, width), width }
+            Form::Table(TerminalTable::new(headers, width))
         } else {
             writeln!(out, "{}", headers.join("\t"))?;
             Form::Tabs
@@ -108,11 +109,11 @@ impl Rows {
     /// Prints one row, which is `json` where JSON is wanted.
     pub fn row(&mut self, cells: &[String], json: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         match &mut self.form {
-            Form::Table { headers, table, width } => {
-                table.add_row(cells.iter().map(|cell| printable(cell)));
+            Form::Table(table) => {
+                table.add_row(cells.iter().map(|cell| printable(cell)).collect());
                 if table.row_count() >= ROWS_PER_TABLE {
                     writeln!(self.out, "{table}")?;
-                    *table = new_table(headers, *width);
+                    table.clear();
                 }
             }
             Form::Tabs => {
@@ -131,7 +132,7 @@ impl Rows {
 
     /// Prints what is left.
     pub fn finish(mut self) -> io::Result<()> {
-        if let Form::Table { table, .. } = &self.form
+        if let Form::Table(table) = &self.form
             && table.row_count() > 0
         {
             writeln!(self.out, "{table}")?;
@@ -145,14 +146,6 @@ pub fn to_json<T: Serialize>(value: &T) -> impl FnOnce(&mut Vec<u8>) + use<T> {
     let json = serde_json::to_vec(value);
     // Only maps with keys that are not strings cannot be written, and there are none.
     move |line| line.extend(json.unwrap_or_default())
-}
-
-/// An empty table for a terminal of this width.
-pub fn new_table(headers: &[&str], width: u16) -> Box<Table> {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_width(width).set_header(headers);
-    Box::new(table)
 }
 
 /// A text with its control characters escaped.
@@ -181,14 +174,5 @@ mod tests {
     #[test]
     fn control_characters_are_escaped() {
         assert_eq!(printable("a\tb\n\u{1b}[31mü"), "a\\tb\\n\\u{1b}[31mü");
-    }
-
-    #[test]
-    fn a_table_fits_a_terminal_of_40_columns() {
-        let mut table = new_table(&["id", "email", "display_name", "attributes"], 40);
-        table.add_row(["user-1234567890", "somebody@a-long-domain.example", "A Long Name of Somebody", "plan=pro"]);
-        let text = table.to_string();
-        assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
-        assert!(text.contains("user-"));
     }
 }

@@ -8,7 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::bulk::profile_json;
 use super::connection::ConnectionArgs;
-use super::output::OutputArgs;
+use super::output::{OutputArgs, printable};
 use crate::client::{DeleteOptions, Profile, UpdateOptions};
 
 /// The most bytes of a profile's JSON on standard input.
@@ -105,8 +105,13 @@ pub fn delete(args: &DeleteArgs) -> anyhow::Result<()> {
     let options = DeleteOptions { etag: args.etag.clone().unwrap_or_default(), allow_missing: args.allow_missing };
     args.connection
         .run(async |client| client.delete(&args.id, options).await.map_err(|error| args.connection.explain(error)))?;
-    // People see by the silence that it is gone.
-    if args.output.json() { Ok(args.output.done("", &serde_json::json!({ "id": args.id }))?) } else { Ok(()) }
+    // With --allow-missing the server does not tell the two cases apart.
+    let sentence = if args.allow_missing {
+        format!("deleted {}, or there was no such profile", printable(&args.id))
+    } else {
+        format!("deleted {}", printable(&args.id))
+    };
+    Ok(args.output.done(&sentence, &serde_json::json!({ "id": args.id }))?)
 }
 
 impl PutArgs {

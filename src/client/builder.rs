@@ -8,6 +8,7 @@ use std::time::Duration;
 use tonic::transport::Endpoint;
 
 use super::error::{ClientError, Violation};
+use super::retry::Notice;
 use super::{Client, Connection, Inner};
 
 const CONNECTIONS: RangeInclusive<usize> = 1..=64;
@@ -31,6 +32,7 @@ pub struct ClientBuilder {
     deadline: Duration,
     retries: u32,
     connect_timeout: Duration,
+    notice: Notice,
 }
 
 impl ClientBuilder {
@@ -41,6 +43,7 @@ impl ClientBuilder {
             deadline: Duration::from_secs(10),
             retries: 5,
             connect_timeout: Duration::from_secs(5),
+            notice: Notice::default(),
         }
     }
 
@@ -63,6 +66,12 @@ impl ClientBuilder {
     /// server asked for (up to these 5 s).
     pub fn retries(self, retries: u32) -> Self {
         Self { retries, ..self }
+    }
+
+    /// What to call, by default nothing, when a call waits for longer than about a second for a server that cannot be reached,
+    /// or does not serve, and before each repetition after that. It must not block.
+    pub fn on_wait(self, told: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { notice: Notice::new(told), ..self }
     }
 
     /// How long making a connection may take: 1 ms to 5 min, by default 5 s.
@@ -100,6 +109,7 @@ impl ClientBuilder {
             turn: AtomicUsize::new(0),
             deadline: self.deadline,
             retries: self.retries,
+            notice: self.notice,
         };
         Ok(Client { inner: Arc::new(inner) })
     }

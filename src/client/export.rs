@@ -71,7 +71,7 @@ impl Client {
     pub fn export(&self, options: ExportOptions) -> Export {
         let ExportOptions { domain, include_subdomains, cursor } = options;
         let walk = Walk {
-            backoff: Backoff::new(self.inner.retries),
+            backoff: Backoff::of(self),
             client: self.clone(),
             request: ExportProfilesRequest { domain, include_subdomains, cursor },
             chunks: None,

@@ -68,7 +68,7 @@ enum Event {
 impl Run {
     pub(super) fn new(client: Client, profiles: Fuse<BoxStream<'static, Profile>>, options: ImportOptions) -> Self {
         Self {
-            backoff: Backoff::new(client.inner.retries),
+            backoff: Backoff::of(&client),
             client,
             options,
             profiles,

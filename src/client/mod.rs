@@ -63,6 +63,7 @@ use tonic_health::pb::health_client::HealthClient;
 pub use watch::{Watch, WatchFrom, WatchOptions, Watched};
 pub use writes::{DeleteOptions, UpdateOptions, Write};
 
+use self::retry::Notice;
 use crate::pb::admin_service_client::AdminServiceClient;
 use crate::pb::profile_service_client::ProfileServiceClient;
 pub use crate::pb::{
@@ -86,6 +87,7 @@ struct Inner {
     turn: AtomicUsize,
     deadline: Duration,
     retries: u32,
+    notice: Notice,
 }
 
 /// One HTTP/2 connection, which is made when it is first needed and made anew when it is lost.

@@ -114,7 +114,7 @@ impl Client {
             WatchFrom::Token(token) => Start::ResumeToken(token),
         };
         let walk = Walk {
-            backoff: Backoff::new(u32::MAX),
+            backoff: Backoff::without_end(self),
             client: self.clone(),
             request: WatchProfilesRequest {
                 start: Some(start),

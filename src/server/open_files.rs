@@ -15,23 +15,37 @@ pub fn raise_limit() -> Option<u64> {
     maximum
 }
 
-/// Raises the limit and says so when it is too low for this many connections.
-pub fn prepare_for(connections: usize) {
-    let limit = raise_limit();
-    if let Some(limit) = limit
-        && !is_enough(limit, connections)
-    {
+/// Raises the limit, and returns how many connections it has room for, of those that are wanted. When these are fewer that is
+/// said: as a warning where somebody has asked for more by a setting of his own.
+pub fn room_for(connections: usize, default: usize) -> usize {
+    let Some(open_files) = raise_limit() else { return connections };
+    let room = most_connections(open_files);
+    if connections <= room {
+        return connections;
+    }
+    let needed = connections as u64 + OTHER_FILES;
+    if connections == default {
+        tracing::info!(
+            open_files,
+            connections = room,
+            "the limit on open files has room for fewer connections than the default, which are taken"
+        );
+    } else {
         tracing::warn!(
-            open_files = limit,
-            connections,
-            needed = connections as u64 + OTHER_FILES,
-            "the limit on open files is too low for limits.connections: raise it (ulimit -n, LimitNOFILE=) or lower that"
+            open_files,
+            connections = room,
+            wanted = connections,
+            needed,
+            "the limit on open files is too low for limits.connections, so fewer are taken: raise it (ulimit -n, LimitNOFILE=) or lower that"
         );
     }
+    room
 }
 
-fn is_enough(open_files: u64, connections: usize) -> bool {
-    open_files >= connections as u64 + OTHER_FILES
+/// How many connections so many open files have room for; with very few half of them.
+fn most_connections(open_files: u64) -> usize {
+    let room = open_files.saturating_sub(OTHER_FILES).max(open_files / 2).max(1);
+    usize::try_from(room).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -48,8 +62,9 @@ mod tests {
     }
 
     #[test]
-    fn connections_need_room_for_everything_else_too() {
-        assert!(is_enough(20_000 + OTHER_FILES, 20_000));
-        assert!(!is_enough(20_000, 20_000));
+    fn connections_leave_room_for_everything_else() {
+        assert_eq!(most_connections(20_000 + OTHER_FILES), 20_000);
+        assert_eq!(most_connections(4096), 3584);
+        assert_eq!([most_connections(1024), most_connections(256), most_connections(0)], [512, 128, 1]);
     }
 }

@@ -16,7 +16,7 @@ use super::otel_variables;
 use super::publishing::{self, Publishing};
 use super::sample;
 use super::serving::{self, ServingFigures, ServingLimits};
-use super::settings::Settings;
+use super::settings::{LimitSettings, Settings};
 use super::stack::{self, ServerStore};
 use super::status_page;
 use crate::engine::sled::OpenError;
@@ -103,7 +103,10 @@ impl Server {
     /// The addresses first: a port in use is found before anything on disk is touched.
     pub async fn start(settings: &Settings, sample: Option<u64>) -> Result<Self, ServeError> {
         panics::count();
-        open_files::prepare_for(settings.limits.connections);
+        let mut settings = settings.clone();
+        settings.limits.connections =
+            open_files::room_for(settings.limits.connections, LimitSettings::default().connections);
+        let settings = &settings;
         let listen = |key, address: SocketAddr| move |source: io::Error| ServeError::Listen { key, address, source };
         let grpc = bind(settings.server.listen).map_err(listen("server.listen", settings.server.listen))?;
         let admin = std::net::TcpListener::bind(settings.server.admin_listen)

@@ -63,3 +63,35 @@ fn verify_says_by_its_exit_code_whether_a_store_is_sound_and_repair_mends_it() {
     server.start_again();
     assert_eq!(server.run(&["count"]).out, "3\n");
 }
+
+/// Three times, since with the third the oldest state that was set aside goes.
+#[test]
+fn a_repair_of_a_whole_store_is_told_as_one_that_was_asked_for() {
+    let mut server = Server::with_profiles();
+    server.kill();
+    let data_dir = server.dir.path().join("data");
+    for _ in 0..3 {
+        let repaired = run(&["repair", "--data-dir", data_dir.to_str().unwrap()]);
+        assert_eq!((repaired.code, repaired.out.contains("nothing was lost")), (0, true), "{repaired:?}");
+        let lines: Vec<serde_json::Value> =
+            repaired.err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(lines.iter().all(|line| line["level"] == "INFO"), "{lines:#?}");
+        let texts: Vec<_> = lines.iter().map(|line| line["fields"]["message"].as_str().unwrap()).collect();
+        assert!(texts[0].starts_with("a repair was asked for: "), "{texts:?}");
+        assert!(texts.iter().all(|text| !text.contains("damage")), "{texts:?}");
+    }
+    server.start_again();
+    assert_eq!(server.run(&["count"]).out, "3\n");
+}
+
+/// What marks a state as damaged is told as damage, also by a repair.
+#[test]
+fn a_repair_of_a_store_that_is_known_to_be_damaged_says_with_what() {
+    let mut server = Server::with_profiles();
+    server.kill();
+    let data_dir = server.dir.path().join("data");
+    fs::write(data_dir.join("sled-suspect"), "a test says so").unwrap();
+    let repaired = run(&["repair", "--data-dir", data_dir.to_str().unwrap()]);
+    assert_eq!(repaired.code, 0, "{repaired:?}");
+    assert!(repaired.err.contains("\"level\":\"ERROR\"") && repaired.err.contains("a test says so"), "{repaired:?}");
+}

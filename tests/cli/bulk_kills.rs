@@ -154,6 +154,52 @@ fn an_import_that_gave_the_server_up_goes_on_with_the_same_command() {
     input.assert_imported(&server, &last, false);
 }
 
+fn signal(name: &str, process: &Child) {
+    assert!(Command::new("kill").args([name, &process.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn an_import_that_is_interrupted_says_so_and_goes_on_with_the_same_command() {
+    for (name, code) in [("-INT", 130), ("-TERM", 143)] {
+        let server = Server::start();
+        let dir = tempfile::tempdir().unwrap();
+        let input = Input::new(dir.path(), 4 * PROFILES);
+        let import = ["import", &input.file, "--timeout", "60s"];
+        let process = start(&server, &import);
+        wait_until("the import has begun", || input.lines_settled().is_some_and(|lines| lines > 0));
+        // So that it does not come to its end before it is interrupted.
+        signal("-STOP", &server.process);
+        signal(name, &process);
+        let broken_off = ended(process);
+        signal("-CONT", &server.process);
+        assert_eq!((broken_off.code, broken_off.out.as_str()), (code, ""), "{broken_off:?}");
+        assert_eq!(broken_off.err.lines().count(), 1, "{broken_off:?}");
+        for says in ["broke off behind line", "the same command goes on there", "it was interrupted"] {
+            assert!(broken_off.err.contains(says), "{says} in {broken_off:?}");
+        }
+        let last = server.run(&import);
+        assert!(last.err.contains("goes on behind line"), "{last:?}");
+        input.assert_imported(&server, &last, false);
+    }
+}
+
+#[test]
+fn an_import_from_a_pipe_that_is_interrupted_says_how_far_it_came() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = server.command(&["import", "-"]);
+    command.current_dir(dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = command.spawn().unwrap();
+    let mut pipe = process.stdin.take().unwrap();
+    writeln!(pipe, "{{\"id\":\"one\"}}").unwrap();
+    wait_until("the profile is stored", || server.run(&["count"]).out == "1\n");
+    signal("-INT", &process);
+    let ran = ended(process);
+    drop(pipe);
+    assert_eq!((ran.code, ran.out.as_str()), (130, ""), "{ran:?}");
+    assert!(ran.err.contains("a pipe cannot be read again") && ran.err.contains("it was interrupted"), "{ran:?}");
+}
+
 /// Also where the changed file has the same size and time, if the change is before the place.
 fn assert_a_change_is_noticed(server: &Server, file: &str) {
     let before = fs::read(file).unwrap();

@@ -70,9 +70,12 @@ fn etags_guard_put_and_delete() {
     assert!(late.err.contains("get the profile again"), "{late:?}");
     assert_eq!(server.run(&["delete", "ada", "--etag", &etag]).code, 1);
     let deleted = server.run(&["delete", "ada"]);
-    assert_eq!((deleted.code, deleted.out.as_str(), deleted.err.as_str()), (0, "", ""));
-    assert_eq!(server.run(&["delete", "ada"]).code, 1);
-    assert_eq!(server.run(&["delete", "ada", "--allow-missing"]).code, 0);
+    assert_eq!((deleted.code, deleted.out.as_str(), deleted.err.as_str()), (0, "deleted ada\n", ""));
+    let missing = server.run(&["delete", "ada"]);
+    assert_eq!((missing.code, missing.out.as_str()), (1, ""), "{missing:?}");
+    let allowed = server.run(&["delete", "ada", "--allow-missing"]);
+    let sentence = "deleted ada, or there was no such profile\n";
+    assert_eq!((allowed.code, allowed.out.as_str(), allowed.err.as_str()), (0, sentence, ""));
 }
 
 #[test]
@@ -167,6 +170,14 @@ fn on_a_terminal_of_40_columns_a_table_fits() {
     assert!(ran.out.contains("ada") && ran.out.contains("eve"), "{ran:?}");
     let widest = ran.out.lines().map(|line| line.trim_end_matches('\r').chars().count()).max().unwrap();
     assert!(widest <= 40, "{widest} columns: {}", ran.out);
+    // Four columns have no room: each field has a line of its own, and its value is in one piece.
+    for line in [&["id", "eve"][..], &["email", "eve@mail.example.com"], &["display_name", "Name", "of", "eve"]] {
+        assert!(
+            ran.out.lines().any(|found| found.split_whitespace().eq(line.iter().copied())),
+            "{line:?}: {}",
+            ran.out
+        );
+    }
 }
 
 #[test]

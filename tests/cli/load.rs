@@ -120,6 +120,23 @@ fn puts_and_preparing_need_the_switch_and_puts_change_one_attribute_only() {
     assert!(after.iter().filter(|(_, length)| *length == 77).count() > 50);
 }
 
+/// What others have put there is not of the load, and does not make it ask for ids that nobody has.
+#[test]
+fn profiles_of_others_are_not_counted_among_the_keys() {
+    let server = server();
+    let text: String = (0..500).map(|number| format!("{{\"id\":\"other-{number}\"}}\n")).collect();
+    let file = write(server.dir.path(), "others.jsonl", &text);
+    assert_eq!(server.run(&["import", &file]).code, 0);
+    let mix = ["--mix", "get=5,batch=1,put=1", "--writes", "--uniform", "--requests", "1000"];
+    let report = load(&server, &mix);
+    assert_eq!((number(&report, "keys"), number(&report, "all.errors")), (PROFILES, 0), "{report}");
+    // What was deleted is counted and explained.
+    assert_eq!(server.run(&["delete", "user-00000007"]).code, 0);
+    let ran = server.run(&["load", "--uniform", "--requests", "3000"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains("get\tNOT_FOUND\t") && ran.err.contains("were they deleted"), "{ran:?}");
+}
+
 #[test]
 fn reads_change_nothing() {
     let server = server();
@@ -236,6 +253,28 @@ fn on_a_terminal_there_is_a_line_every_second_and_a_table() {
     let headers = ["call", "requests", "errors", "per_s", "p50", "p90", "p99", "p99.9", "max"];
     assert!(lines.iter().any(|line| line[..] == headers), "the headers fit in one line: {ran:?}");
     assert!(["get", "batch", "all"].iter().all(|name| lines.iter().any(|line| line.len() == 9 && line[0] == *name)));
+}
+
+#[test]
+fn on_a_terminal_of_40_columns_every_figure_is_whole() {
+    let server = server();
+    let command = format!(
+        "stty rows 24 cols 40 && {PROGRAM} load --mix get=1,batch=1 --duration 1500ms --concurrency 2 --addr {}",
+        server.address
+    );
+    let ran: Ran =
+        Command::new("script").args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output().unwrap().into();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    let lines: Vec<Vec<&str>> = ran.out.lines().map(|line| line.split_whitespace().collect()).collect();
+    for header in ["requests", "errors", "per_s", "p50", "p90", "p99", "p99.9", "max"] {
+        let found =
+            lines.iter().filter(|line| matches!(line[..], [name, value] if name == header && is_number(value)));
+        assert_eq!(found.count(), 3, "{header} of get, batch and all: {}", ran.out);
+    }
+    // But for the sentence at the end.
+    let too_wide = |line: &&str| line.trim_end().chars().count() > 40 && !line.contains("closed loop");
+    assert_eq!(ran.out.lines().find(too_wide), None, "{}", ran.out);
 }
 
 /// A server that stops for a while keeps all who come in that time waiting, and not only those who were there before.

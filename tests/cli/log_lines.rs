@@ -205,3 +205,53 @@ fn no_filter_hides_that_it_was_set() {
     changed("info");
     assert_eq!(server.lines("the log filter was changed").len(), 2, "each is told once");
 }
+
+/// What a server says at its start about open files, when it may have this many.
+fn said_of_open_files(limit: u32, settings: &[(&str, &str)]) -> Option<serde_json::Value> {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n $0 && exec \"$@\"", &limit.to_string(), PROGRAM, "serve"]);
+    command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir"]);
+    command.arg(dir.path().join("data")).envs(settings.iter().copied());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(std::fs::File::create(&log).unwrap());
+    let mut process = command.spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let address = ready.split_whitespace().find_map(|word| word.strip_prefix("grpc=")).expect("a ready line");
+    // One more than are taken is closed, and none before.
+    let line = || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let mut lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.find(|line| line["fields"]["message"].as_str().unwrap().contains("limit on open files"))
+    };
+    // Standard error has a thread of its own.
+    wait_until("the store is opened", || std::fs::read_to_string(&log).unwrap().contains("opened the store"));
+    let said = line();
+    if let Some(taken) = said.as_ref().and_then(|line| line["fields"]["connections"].as_u64()) {
+        use std::io::Read;
+        let connect = |_| std::net::TcpStream::connect(address).unwrap();
+        let all: Vec<_> = (0..=taken).map(connect).collect();
+        let mut last = all.last().unwrap();
+        last.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        // Closed without a word; one that is taken is greeted.
+        assert!(!matches!(last.read(&mut [0; 9]), Ok(1..)), "the connection behind the {taken} that are taken");
+        let mut first = &all[0];
+        first.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        first.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+        assert!(matches!(first.read(&mut [0; 9]), Ok(1..)), "one of those that are taken");
+    }
+    process.kill().unwrap();
+    process.wait().unwrap();
+    said
+}
+
+#[test]
+fn a_low_limit_on_open_files_is_a_warning_only_if_more_was_asked_for() {
+    let said = said_of_open_files(300, &[]).expect("a line");
+    assert_eq!((&said["level"], &said["fields"]["connections"]), (&"INFO".into(), &150.into()), "{said}");
+    let said = said_of_open_files(300, &[("PROFILESTORE__LIMITS__CONNECTIONS", "400")]).expect("a line");
+    assert_eq!((&said["level"], &said["fields"]["connections"]), (&"WARN".into(), &150.into()), "{said}");
+    assert_eq!((&said["fields"]["wanted"], &said["fields"]["needed"]), (&400.into(), &912.into()), "{said}");
+    assert_eq!(said_of_open_files(300, &[("PROFILESTORE__LIMITS__CONNECTIONS", "100")]), None);
+}

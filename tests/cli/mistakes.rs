@@ -24,6 +24,26 @@ fn without_a_server_the_error_says_how_to_get_one() {
 }
 
 #[test]
+fn on_a_terminal_it_is_said_once_that_a_command_waits_for_a_server() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for command in ["get ada", "export --timeout 8s"] {
+        // util-linux's script gives the command a terminal.
+        let command = format!("{PROGRAM} {command} --addr {port}");
+        let ran: Ran = Command::new("script")
+            .args(["-qec", &command, "/dev/null"])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+            .into();
+        assert_eq!(ran.code, 1, "{ran:?}");
+        let told: Vec<_> = ran.out.lines().collect();
+        assert_eq!(told.len(), 2, "{ran:?}");
+        assert!(told[0].contains(&format!("waiting for the server at {port}")), "{ran:?}");
+        assert!(told[1].contains("no server answers"), "{ran:?}");
+    }
+}
+
+#[test]
 fn every_violation_is_named() {
     let server = Server::start();
     let ran = server.run(&["put", "no spaces", "--email", "nobody", "--display-name", "\n"]);

@@ -67,6 +67,22 @@ fn top_keeps_a_screen_of_a_terminal_in_its_place() {
 }
 
 #[test]
+fn top_shows_whole_figures_on_a_terminal_of_40_columns() {
+    let server = Server::with_profiles();
+    read(&server);
+    let command =
+        format!("stty rows 40 cols 40 && {PROGRAM} top --count 2 --interval 100ms --addr {}", server.address);
+    let ran: Ran =
+        Command::new("script").args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output().unwrap().into();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let screen = ran.out.split("\u{1b}[H").last().unwrap().replace("\u{1b}[K", "").replace("\u{1b}[J", "");
+    for part in ["server errors/s", "hit ratio ", " on disk", " watchers", "p99 ms", "GetStatus", "reads/s"] {
+        assert!(screen.contains(part), "{part} in\n{screen}");
+    }
+    assert!(screen.lines().all(|line| line.trim_end().chars().count() <= 40), "{screen}");
+}
+
+#[test]
 fn top_says_what_is_wrong() {
     for arguments in [
         &["--interval", "1ms"][..],

@@ -1,6 +1,6 @@
 //! `profilestore export`.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -13,6 +13,7 @@ use super::meter::Meter;
 use super::output_file::Output;
 use super::profile_json;
 use crate::cli::connection::ConnectionArgs;
+use crate::cli::output::stdout;
 use crate::client::{Client, ExportOptions, Profile};
 
 #[derive(Debug, Args)]
@@ -39,7 +40,15 @@ pub struct ExportArgs {
 pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let mut output = Output::open(args.output.as_deref())?;
     match args.connection.run_bulk(async |client| args.transfer(client, &mut output).await) {
-        Ok(()) => output.finish(),
+        Ok(profiles) => {
+            let file = args.output.as_ref().filter(|_| output.is_file());
+            output.finish()?;
+            // Where the profiles themselves may come out on standard output nothing is said among them.
+            match file {
+                Some(file) => Ok(writeln!(stdout(), "exported {profiles} profiles to {}", file.display())?),
+                None => Ok(()),
+            }
+        }
         Err(error) => {
             output.give_up();
             Err(error)
@@ -53,7 +62,8 @@ impl ExportArgs {
         self.format.or_else(by_ending).unwrap_or(Format::Jsonl)
     }
 
-    async fn transfer(&self, client: Client, output: &mut Output) -> anyhow::Result<()> {
+    /// Returns how many profiles there were.
+    async fn transfer(&self, client: Client, output: &mut Output) -> anyhow::Result<u64> {
         let meter = self.meter(&client).await?;
         let domain = self.domain.clone().unwrap_or_default();
         let mut export =
@@ -72,7 +82,8 @@ impl ExportArgs {
             meter.show(count, count);
         }
         // The header of no profiles.
-        output.write(&text)
+        output.write(&text)?;
+        Ok(count)
     }
 
     fn write(&self, profiles: &[Profile], columns: &[Column], mut text: Vec<u8>) -> std::io::Result<Vec<u8>> {

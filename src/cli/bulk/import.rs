@@ -19,6 +19,7 @@ use super::rejects::Rejects;
 use super::source::{Batch, Source};
 use super::{Format, beside};
 use crate::cli::connection::ConnectionArgs;
+use crate::cli::interrupt::Interrupt;
 use crate::cli::output::{OutputArgs, is_stdout_closed, to_json};
 use crate::cli::{SomeRejected, WrongUsage};
 use crate::client::{Client, ImportOptions, OnConflict, Profile};
@@ -62,8 +63,11 @@ struct Summary {
 pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
     let Prepared { batches, course, meter, in_doubt, lock } = args.prepare()?;
     let options = ImportOptions { in_doubt, ..args.options() };
-    let course =
-        args.connection.run_bulk(async |client| args.transfer(client, options, batches, course, &meter).await);
+    // Before this there is nothing to say about a signal.
+    let interrupt = Interrupt::watch()?;
+    let course = args
+        .connection
+        .run_bulk(async |client| args.transfer(client, options, batches, course, &meter, interrupt).await);
     drop(meter);
     let course = course?;
     let Progress { written, skipped, rejected, .. } = *course.progress();
@@ -244,10 +248,15 @@ impl ImportArgs {
         mut batches: mpsc::Receiver<Batch>,
         mut course: Course,
         meter: &Meter,
+        mut interrupt: Interrupt,
     ) -> anyhow::Result<Course> {
         // Nothing can have been sent to a server that was never there, so nothing is in doubt then.
-        if let Err(error) = client.count("", false).await {
-            return Err(self.broken_off(self.connection.explain(error), &course));
+        let is_there = tokio::select! {
+            counted = client.count("", false) => counted.map_err(|error| self.connection.explain(error)),
+            interrupted = interrupt.heard() => Err(interrupted.into()),
+        };
+        if let Err(error) = is_there {
+            return Err(self.broken_off(error, &course));
         }
         let (feed, mut fed) = mpsc::channel::<Vec<Profile>>(1);
         let mut feed = Some(feed);
@@ -268,6 +277,7 @@ impl ImportArgs {
                     // Nothing that stands behind is known, so this is not the end.
                     None => (unreadable, feed) = (Some(io::Error::other("its reader has failed")), None),
                 },
+                interrupted = interrupt.heard() => return Err(self.broken_off(interrupted.into(), &course)),
             }
             let progress = course.progress();
             meter.show(progress.place.offset, progress.written + progress.skipped + progress.rejected);

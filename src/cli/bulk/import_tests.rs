@@ -53,7 +53,9 @@ async fn import(has_end: bool) -> (anyhow::Result<Course>, u64) {
     drop(sender);
     let rejects = Rejects::begin_new(&dir.path().join("rejects")).unwrap();
     let course = Course::new(Progress::for_tests(), None, rejects, 0);
-    let ended = arguments.transfer(client.clone(), arguments.options(), batches, course, &Meter::hidden()).await;
+    let ended = arguments
+        .transfer(client.clone(), arguments.options(), batches, course, &Meter::hidden(), Interrupt::never())
+        .await;
     (ended, client.count("", false).await.unwrap())
 }
 

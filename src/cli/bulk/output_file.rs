@@ -64,6 +64,11 @@ impl Output {
         }
     }
 
+    /// Whether it is a file of its own, so that standard output has room for something else.
+    pub fn is_file(&self) -> bool {
+        matches!(self, Self::File { .. })
+    }
+
     /// Everything was written: the file gets its name.
     pub fn finish(self) -> anyhow::Result<()> {
         match self {

@@ -52,8 +52,8 @@ pub struct LoadArgs {
     /// connections].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=64))]
     threads: Option<u64>,
-    /// Of how many profiles: the ids of the first N that `serve --sample` or --prepare makes [default: as many as
-    /// the server has].
+    /// Of how many profiles: the ids of the first N that `serve --sample` or --prepare makes [default: as many of them
+    /// as the server has].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     keys: Option<u64>,
     /// The exponent of Zipf's law for how popular profiles are; 0 for all alike [default: that for which a fifth of

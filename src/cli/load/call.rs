@@ -130,7 +130,11 @@ impl Target for Server {
 /// A get that finds nothing is a failure: the load is not what it was meant to be.
 fn found(answer: Result<u64, ClientError>) -> Result<u64, Failure> {
     match answer {
-        Ok(0) => Err(Failure { code: Code::NotFound, message: "there are no such profiles".to_owned() }),
+        Ok(0) => Err(Failure {
+            code: Code::NotFound,
+            message: "some profiles of the sample are not there (were they deleted, or is --keys too large?)"
+                .to_owned(),
+        }),
         Ok(profiles) => Ok(profiles),
         Err(error) => Err(error.into()),
     }

@@ -11,6 +11,7 @@ mod mix;
 mod prepare;
 mod progress;
 mod report;
+mod sample_keys;
 mod schedule;
 mod tally;
 mod timer;
@@ -44,8 +45,14 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<()> {
         }
         // Also without a need for the number: a server that is not there is told before anything is measured.
         let stored = client.count("", false).await.map_err(|error| args.connection.explain(error))?;
-        let keys = plan.keys.unwrap_or(stored);
-        ensure!(keys > 0, "the server has no profiles; load some with --prepare N --writes or `serve --sample N`");
+        let keys = match plan.keys {
+            Some(keys) => keys,
+            None => sample_keys::count(&client, &args.connection, stored).await?,
+        };
+        ensure!(
+            keys > 0,
+            "the server has no profiles of the sample; load some with --prepare N --writes or `serve --sample N`"
+        );
         Ok(keys)
     })?;
     if plan.mix.has(Operation::Batch) && plan.batch_size as u64 > keys {

@@ -2,13 +2,14 @@
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 
-use comfy_table::Table;
-
 use super::report::{KeyReport, MethodReport, Report};
-use crate::cli::output::{Stdout, new_table, printable, size, stdout};
+use crate::cli::output::{Stdout, printable, size, stdout};
+use crate::cli::table::TerminalTable;
 
 /// The methods that a screen shows.
 const MAX_METHODS: usize = 8;
+/// A terminal with fewer columns than this gets less in its tables, and the rest in more lines.
+const NARROW: u16 = 60;
 const LINE_HEADER: &str =
     "kind\tname\tper_second\tserver_errors_per_second\thit_ratio\tp50_ms\tp99_ms\treads\terror_bound";
 /// The size of a terminal that does not tell it.
@@ -71,28 +72,34 @@ fn on_terminal(screen: &str) -> String {
 
 /// A report as it fits a terminal of so many rows and columns.
 fn screen(report: &Report, addr: &str, (rows, columns): (u16, u16)) -> String {
-    let mut text = format!(
-        "profilestore {} at {addr}, up {}    {}\n",
-        printable(&report.version),
-        uptime(report.uptime_seconds),
-        report.time_of_day()
+    let mut text = flowing(
+        columns,
+        &[
+            format!("profilestore {} at {addr}", printable(&report.version)),
+            format!("up {}", uptime(report.uptime_seconds)),
+            report.time_of_day(),
+        ],
     );
-    text += &format!(
-        "{} calls/s   {} server errors/s   p50 {} ms   p99 {} ms   hit ratio {}\n",
-        number(report.calls_per_second, 0),
-        number(report.server_errors_per_second, 1),
-        number(report.p50_millis, 2),
-        number(report.p99_millis, 2),
-        percent(report.hit_ratio),
+    text += &flowing(
+        columns,
+        &[
+            format!("{} calls/s", number(report.calls_per_second, 0)),
+            format!("{} server errors/s", number(report.server_errors_per_second, 1)),
+            format!("p50 {} ms", number(report.p50_millis, 2)),
+            format!("p99 {} ms", number(report.p99_millis, 2)),
+            format!("hit ratio {}", percent(report.hit_ratio)),
+        ],
     );
-    text += &format!(
-        "{} profiles   {} domains   {} live   {} on disk   {} cached   {} watchers\n",
-        report.profile_count,
-        report.domain_count,
-        size(report.live_bytes),
-        report.disk_bytes.map_or_else(|| "?".to_owned(), size),
-        size(report.cache_bytes),
-        report.watcher_count,
+    text += &flowing(
+        columns,
+        &[
+            format!("{} profiles", report.profile_count),
+            format!("{} domains", report.domain_count),
+            format!("{} live", size(report.live_bytes)),
+            format!("{} on disk", report.disk_bytes.map_or_else(|| "?".to_owned(), size)),
+            format!("{} cached", size(report.cache_bytes)),
+            format!("{} watchers", report.watcher_count),
+        ],
     );
     if report.calls_per_second.is_none() {
         text += "the server counts no calls: observe.metrics is off\n";
@@ -110,31 +117,62 @@ fn screen(report: &Report, addr: &str, (rows, columns): (u16, u16)) -> String {
     text.lines().take(usize::from(rows.max(2)) - 1).map(cut).collect()
 }
 
-fn methods_table(report: &Report, columns: u16) -> Box<Table> {
-    let mut table = new_table(&["method", "calls/s", "errors/s", "p50 ms", "p99 ms"], columns);
+/// Parts in as few lines as they fit; none is broken.
+fn flowing(columns: u16, parts: &[String]) -> String {
+    const BETWEEN: &str = "   ";
+    let (mut text, mut used) = (String::new(), 0);
+    for part in parts {
+        let width = part.chars().count();
+        if used > 0 && used + BETWEEN.len() + width > usize::from(columns) {
+            text.push('\n');
+            used = 0;
+        }
+        if used > 0 {
+            text += BETWEEN;
+            used += BETWEEN.len();
+        }
+        text += part;
+        used += width;
+    }
+    text + "\n"
+}
+
+fn methods_table(report: &Report, columns: u16) -> TerminalTable {
+    let headers = ["method", "calls/s", "errors/s", "p50 ms", "p99 ms"];
+    let shown = |column: usize| columns >= NARROW || [0, 1, 4].contains(&column);
+    let mut table = TerminalTable::new(&some(headers, shown), columns);
     for of in report.methods.iter().take(MAX_METHODS) {
-        table.add_row([
+        let cells = [
             printable(short(&of.method)),
             format!("{:.1}", of.calls_per_second),
             format!("{:.1}", of.errors_per_second),
             number(of.p50_millis, 2),
             number(of.p99_millis, 2),
-        ]);
+        ];
+        table.add_row(some(cells, shown));
     }
     table
 }
 
-fn keys_table(name: &'static str, window: &str, keys: &[KeyReport], columns: u16) -> Box<Table> {
-    let mut table = new_table(&[name, "reads/s", window, "at most too high by"], columns);
+fn keys_table(name: &'static str, window: &str, keys: &[KeyReport], columns: u16) -> TerminalTable {
+    let headers = [name, "reads/s", window, "at most too high by"];
+    let shown = |column: usize| columns >= NARROW || [0, 1].contains(&column);
+    let mut table = TerminalTable::new(&some(headers, shown), columns);
     for key in keys {
-        table.add_row([
+        let cells = [
             printable(&key.key),
             format!("{:.1}", key.reads_per_second),
             key.read_count.to_string(),
             key.error_bound.to_string(),
-        ]);
+        ];
+        table.add_row(some(cells, shown));
     }
     table
+}
+
+/// Those that are shown, by their columns.
+fn some<T, const N: usize>(all: [T; N], shown: impl Fn(usize) -> bool) -> Vec<T> {
+    all.into_iter().enumerate().filter(|(column, _)| shown(*column)).map(|(_, each)| each).collect()
 }
 
 /// A report as tab-separated lines: all calls, the methods, the ids, the domains.

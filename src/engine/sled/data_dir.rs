@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::format_file::{self, Format, FormatFile};
 use super::log_check::Files;
+use super::rebuild::Reason;
 use crate::engine::commit_log::CommitLog;
 use crate::engine::durable_file;
 use crate::engine::sequence::new_incarnation;
@@ -231,9 +232,9 @@ impl DataDir {
         }
     }
 
-    /// Puts a state that was built anew, and is whole and durable, into the place of the damaged one, and sets that
+    /// Puts a state that was built anew, and is whole and durable, into the place of the present one, and sets that
     /// aside; returns where. Of those set aside the newest two stay.
-    pub fn replace_state(&self) -> io::Result<Option<PathBuf>> {
+    pub fn replace_state(&self, reason: Reason<'_>) -> io::Result<Option<PathBuf>> {
         let mut numbers = self.set_aside_numbers()?;
         let was_there = fs::read_dir(self.sled())?.next().is_some();
         let number = numbers.last().copied().unwrap_or(0) + 1;
@@ -252,10 +253,15 @@ impl DataDir {
         durable_file::sync_dir(&self.path)?;
         for number in numbers.iter().rev().skip(MAX_SET_ASIDE) {
             let oldest = self.set_aside(*number);
-            tracing::error!(
-                dir = %oldest.display(),
-                "sled's state was damaged again and again: the oldest that was set aside is removed; check this machine's disk and memory"
-            );
+            match reason {
+                Reason::Damage(_) => tracing::error!(
+                    dir = %oldest.display(),
+                    "sled's state was damaged again and again: the oldest that was set aside is removed; check this machine's disk and memory"
+                ),
+                Reason::Asked => {
+                    tracing::info!(dir = %oldest.display(), "the oldest state that was set aside is removed");
+                }
+            }
             fs::remove_dir_all(oldest)?;
         }
         Ok(was_there.then_some(aside))

@@ -134,14 +134,15 @@ pub enum OpenError {
         /// What was tried and why it did not work.
         tried: String,
     },
-    /// sled's state is damaged, and the machine did not let another one be built: what is stored may give a whole one.
+    /// sled's state is damaged or a repair was asked for, and the machine did not let another one be built: what is stored
+    /// may give a whole one.
     #[error(
-        "the state in {dir} is damaged ({damage}), and the machine did not let it be built anew ({tried}); nothing was changed; make room or see to the disk, and try again, or move the unreadable snapshot out of the directory and run `profilestore repair`"
+        "the state in {dir} has to be built anew ({damage}), and the machine did not let it be ({tried}); nothing was changed; make room or see to the disk, and try again, or move the unreadable snapshot out of the directory and run `profilestore repair`"
     )]
     RebuildFailed {
         /// The data directory.
         dir: PathBuf,
-        /// What is wrong with the state.
+        /// What is wrong with the state, or that a repair was asked for.
         damage: String,
         /// What was tried and why it did not work.
         tried: String,

@@ -34,16 +34,45 @@ pub(super) struct Built {
     pub replayed_groups: u64,
 }
 
-/// Replaces the state in the data directory; returns how many profiles it holds. `damage` says what is wrong with the
-/// present one, `reach` what the log must reach.
+/// Why a state is built anew.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reason<'a> {
+    /// What is wrong with the present one.
+    Damage(&'a str),
+    /// Somebody wants it; nothing is known to be wrong.
+    Asked,
+}
+
+impl Reason<'_> {
+    fn text(&self) -> &str {
+        match self {
+            Self::Damage(damage) => damage,
+            Self::Asked => "a repair was asked for",
+        }
+    }
+
+    fn tell_begin(&self) {
+        match self {
+            Self::Damage(damage) => tracing::error!(
+                damage,
+                "sled's state cannot be used; it is built anew from a snapshot and the commit log"
+            ),
+            Self::Asked => tracing::info!(
+                "a repair was asked for: sled's state is built anew from a snapshot and the commit log"
+            ),
+        }
+    }
+}
+
+/// Replaces the state in the data directory; returns how many profiles it holds. `reach` says what the log must reach.
 pub(super) fn rebuild(
     data_dir: &DataDir,
     options: &SledOptions,
-    damage: &str,
+    reason: Reason<'_>,
     reach: LogReach,
 ) -> Result<u64, OpenError> {
     let started = Instant::now();
-    tracing::error!(damage, "sled's state cannot be used; it is built anew from a snapshot and the commit log");
+    reason.tell_begin();
     let access = |source| DataDirError::Access { dir: data_dir.path().to_owned(), action: "written", source };
     let snapshots = data_dir.snapshots();
     let newest_first = snapshots.list().map_err(access)?.into_iter().rev().map(Some);
@@ -52,19 +81,33 @@ pub(super) fn rebuild(
         let from = sequence.map_or("the log alone".to_owned(), |sequence| format!("the snapshot of {sequence}"));
         match build(data_dir, options, sequence, reach) {
             Ok(Built { applied, replayed_groups }) => {
-                let aside = data_dir.replace_state().map_err(access)?;
+                let aside = data_dir.replace_state(reason).map_err(access)?;
                 options.disk.pass(Point::StateReplaced).map_err(access)?;
-                tracing::warn!(
-                    damage,
-                    from,
-                    replayed_groups,
-                    sequence = applied.sequence,
-                    profiles = applied.totals.profiles,
-                    set_aside = aside.map(|aside| aside.display().to_string()),
-                    elapsed_ms = started.elapsed().as_millis() as u64,
-                    "sled's state was built anew, whole, and the damaged one was set aside"
-                );
-                return Ok(applied.totals.profiles);
+                let (sequence, profiles) = (applied.sequence, applied.totals.profiles);
+                let set_aside = aside.map(|aside| aside.display().to_string());
+                let elapsed_ms = started.elapsed().as_millis() as u64;
+                match reason {
+                    Reason::Damage(damage) => tracing::warn!(
+                        damage,
+                        from,
+                        replayed_groups,
+                        sequence,
+                        profiles,
+                        set_aside,
+                        elapsed_ms,
+                        "sled's state was built anew, whole, and the damaged one was set aside"
+                    ),
+                    Reason::Asked => tracing::info!(
+                        from,
+                        replayed_groups,
+                        sequence,
+                        profiles,
+                        set_aside,
+                        elapsed_ms,
+                        "sled's state was built anew, whole, as was asked, and the one before was set aside"
+                    ),
+                }
+                return Ok(profiles);
             }
             Err(Trouble::Damaged(why)) => tried.push(format!("{from}: {why}")),
             Err(Trouble::Refused(error)) => {
@@ -75,7 +118,7 @@ pub(super) fn rebuild(
     }
     // Worth nothing; if it stays, the next attempt removes it.
     let _ = fs::remove_dir_all(data_dir.rebuilt_sled());
-    let (dir, damage, tried) = (data_dir.path().to_owned(), damage.to_owned(), tried.join("; "));
+    let (dir, damage, tried) = (data_dir.path().to_owned(), reason.text().to_owned(), tried.join("; "));
     Err(if machine_failed {
         OpenError::RebuildFailed { dir, damage, tried }
     } else {

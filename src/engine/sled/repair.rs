@@ -16,7 +16,7 @@ use super::keys::{self, AtId};
 use super::offline::take;
 use super::open::{OpenError, SledOptions};
 use super::proven;
-use super::rebuild::{self, Built};
+use super::rebuild::{self, Built, Reason};
 use super::scan_pool::Cancelled;
 use super::state::{Trouble, apply_rows, guarded, open_log, open_tree};
 use super::tree::Tree;
@@ -56,7 +56,9 @@ pub fn repair(options: &SledOptions) -> Result<Repaired, OpenError> {
     let mut reach = proven::with_state(reach, &data_dir, options);
     let mark = close_mark(&data_dir.commit_log()).map_err(|source| data_dir.access("read", source))?;
     reach.mark_is_damaged = mark == CloseMark::Damaged;
-    let repaired = match rebuild::rebuild(&data_dir, options, "a repair was asked for", reach) {
+    let suspicion = data_dir.suspicion()?;
+    let reason = suspicion.as_deref().map_or(Reason::Asked, Reason::Damage);
+    let repaired = match rebuild::rebuild(&data_dir, options, reason, reach) {
         Ok(profiles) => Repaired::Whole { profiles, end_was_compared: reach.end_is_known },
         Err(OpenError::CannotRebuild { tried, .. }) => salvage(&data_dir, options, reach, tried)?,
         Err(error) => return Err(error),
@@ -106,7 +108,7 @@ fn salvage(
         let _ = fs::remove_dir_all(data_dir.rebuilt_sled());
     }
     let profiles = built.map_err(cannot)?.applied.totals.profiles;
-    data_dir.replace_state().map_err(|source| data_dir.access("written", source))?;
+    data_dir.replace_state(Reason::Damage(&because)).map_err(|source| data_dir.access("written", source))?;
     Ok(Repaired::Salvaged { profiles, unreadable, because })
 }
 

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use super::data_dir::DataDir;
 use super::offline;
 use super::open::{OpenError, SledOptions};
-use super::rebuild::{self, Built};
+use super::rebuild::{self, Built, Reason};
 use super::restore_log::{KeptLog, begin_log};
 use super::state::Trouble;
 use crate::engine::commit_log::LogReach;
@@ -194,7 +194,7 @@ fn build(file: &Path, log: Option<&KeptLog>, options: &SledOptions) -> Result<Re
         Err(Trouble::Damaged(what)) => return Err(RestoreError::Built(what)),
         Err(Trouble::Refused(error)) => return Err(error.into()),
     };
-    data_dir.replace_state().map_err(write)?;
+    data_dir.replace_state(Reason::Asked).map_err(write)?;
     data_dir.finish_creation().map_err(OpenError::from)?;
     drop(data_dir);
     let report = offline::verify(options)?;

@@ -80,7 +80,8 @@ pub(super) fn open(data_dir: &DataDir, options: &SledOptions) -> Result<State, O
             Err(Trouble::Damaged(damage)) => damage,
         },
     };
-    rebuild::rebuild(data_dir, options, &damage, proven::with_state(reach, data_dir, options))?;
+    let reason = rebuild::Reason::Damage(&damage);
+    rebuild::rebuild(data_dir, options, reason, proven::with_state(reach, data_dir, options))?;
     let healed = bring_up(data_dir, &dir, options, reach).map(|state| State { healed: true, ..state });
     healed.map_err(|trouble| match trouble {
         Trouble::Refused(error) => error,
