@@ -48,6 +48,9 @@ use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_profilestore");
 
+/// Where nobody listens: not the port of a listener that is gone, which another test may be given.
+const NOBODY: &str = "127.0.0.1:1";
+
 /// What a command did.
 #[derive(Debug)]
 struct Ran {

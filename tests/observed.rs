@@ -194,35 +194,59 @@ async fn a_call_that_panics_is_the_servers_fault() {
 
 #[tokio::test]
 async fn a_call_whose_connection_the_server_cuts_is_not_the_callers_doing() {
-    let soon = Duration::from_millis(20);
     let day = Duration::from_secs(86_400);
-    let limits = ServingLimits { drain_timeout: soon, connection_age: day, ..ServingLimits::default() };
-    let too_old = ServingLimits { connection_age: soon, connection_age_grace: soon, ..limits };
-    for (cut, limits) in [("shutdown", limits), ("too old", too_old)] {
-        let fixture = Fixture::new().await;
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (figures, shutdown) = (Arc::<ServingFigures>::default(), CancellationToken::new());
-        let serving = serve_counted(listener, fixture.services.stack(), 1, limits, figures, shutdown.clone());
-        let serving = tokio::spawn(serving);
-        let mut client = ProfileServiceClient::connect(format!("http://{address}")).await.unwrap();
-        let mut changes = client.watch_profiles(watch()).await.unwrap().into_inner();
-        while changes.message().await.unwrap().unwrap().events.is_empty() {}
-        if cut == "shutdown" {
-            shutdown.cancel();
+    for cut in ["shutdown", "too old"] {
+        let mut short = Duration::from_millis(20);
+        loop {
+            let limits = ServingLimits { drain_timeout: short, connection_age: day, ..ServingLimits::default() };
+            let too_old = ServingLimits { connection_age: short, connection_age_grace: short, ..limits };
+            if is_cut(cut == "shutdown", if cut == "shutdown" { limits } else { too_old }).await {
+                break;
+            }
+            // A busy machine has cut it before the call was under way.
+            short *= 2;
+            assert!(short < Duration::from_secs(60), "{cut}");
         }
-        while changes.message().await.is_ok_and(|message| message.is_some()) {}
-        shutdown.cancel();
-        serving.await.unwrap().unwrap();
-        let told = fixture.told();
-        assert_eq!((told.len(), told[0].code), (1, Code::UNAVAILABLE), "{cut}");
     }
+}
+
+/// Cuts the connection of a watch; `false` if that came before the watch had begun.
+async fn is_cut(by_shutdown: bool, limits: ServingLimits) -> bool {
+    let fixture = Fixture::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (figures, shutdown) = (Arc::<ServingFigures>::default(), CancellationToken::new());
+    let serving = serve_counted(listener, fixture.services.stack(), 1, limits, figures, shutdown.clone());
+    let serving = tokio::spawn(serving);
+    let begun = async {
+        let mut client = ProfileServiceClient::connect(format!("http://{address}")).await.ok()?;
+        let mut changes = client.watch_profiles(watch()).await.ok()?.into_inner();
+        while changes.message().await.ok()??.events.is_empty() {}
+        Some((client, changes))
+    };
+    let begun = common::soon(begun).await;
+    if by_shutdown {
+        shutdown.cancel();
+    }
+    let has_begun = begun.is_some();
+    if let Some((_client, mut changes)) = begun {
+        common::soon(async { while changes.message().await.is_ok_and(|message| message.is_some()) {} }).await;
+    }
+    shutdown.cancel();
+    common::soon(serving).await.unwrap().unwrap();
+    if has_begun {
+        let told = fixture.told();
+        assert_eq!((told.len(), told[0].code), (1, Code::UNAVAILABLE), "by a shutdown: {by_shutdown}");
+    }
+    has_begun
 }
 
 #[tokio::test]
 async fn a_call_of_a_client_that_is_given_up_is_not_the_callers_doing() {
-    let soon = Duration::from_millis(20);
-    let limits = ServingLimits { keepalive_interval: soon, keepalive_timeout: soon, ..ServingLimits::default() };
+    // Long enough for a busy machine to begin the call before the first probe must be answered.
+    let patience = Duration::from_secs(1);
+    let limits =
+        ServingLimits { keepalive_interval: patience, keepalive_timeout: patience, ..ServingLimits::default() };
     let fixture = Fixture::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -336,18 +360,27 @@ async fn connections_are_counted_with_how_they_ended() {
     let serving = tokio::spawn(serving);
     let silent = TcpStream::connect(address).await.unwrap();
     let until = async |is_so: &dyn Fn() -> bool| {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        common::soon(async {
+            while !is_so() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
     };
     until(&|| figures.accepted() == 1).await;
     let ended = |name: &str| figures.ended().find(|(end, _)| *end == name).unwrap().1;
     until(&|| ended("no_preface") == 1).await;
     drop(silent);
-    let mut stranger = TcpStream::connect(address).await.unwrap();
-    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    until(&|| ended("io") == 1).await;
-    assert_eq!((figures.accepted(), figures.open(), figures.refused()), (2, 0, 0));
+    let mut strangers = 0;
+    // On a busy machine one may have said nothing in its time.
+    while ended("io") == 0 {
+        let mut stranger = TcpStream::connect(address).await.unwrap();
+        let _ = stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
+        strangers += 1;
+        until(&|| ended("no_preface") + ended("io") == 1 + strangers).await;
+    }
+    until(&|| figures.open() == 0).await;
+    assert_eq!((figures.accepted(), figures.refused()), (1 + strangers, 0));
     let mut held = Vec::new();
     while figures.refused() == 0 {
         held.push(TcpStream::connect(address).await.unwrap());

@@ -129,7 +129,7 @@ fn snapshots_of(dir: &Path) -> Vec<PathBuf> {
 
 /// Waits for what must come soon, asking again and again.
 async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let patience = std::time::Instant::now() + Duration::from_secs(20);
+    let patience = std::time::Instant::now() + Duration::from_secs(60);
     while !holds().await {
         assert!(std::time::Instant::now() < patience, "{what} must come and has not");
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -40,6 +40,9 @@ async fn a_backup_under_writes_is_the_store_as_of_one_change() {
     let mut sequences = Vec::new();
     for number in 0..6 {
         sequences.push(back_up(&store, &dir.path().join(format!("{number}.backup"))).await);
+        // However late the writer gets its turn.
+        let head = store.head().await.unwrap();
+        store.watch_head().wait_for(|now| *now != head).await.unwrap();
     }
     done.store(true, Ordering::Relaxed);
     let history = writer.await.unwrap();

@@ -196,7 +196,8 @@ async fn writes_beside_a_check_are_never_taken_for_problems() {
         let report = store.verify().await.unwrap();
         assert_eq!(report.problems, []);
         under_writes += u64::from(report.unsettled > 0);
-        assert!(store.snapshot().await.unwrap().sequence > before);
+        // However late the writers get their turns.
+        while store.snapshot().await.unwrap().sequence == before {}
     }
     done.store(true, Ordering::Relaxed);
     for writer in writers {

@@ -74,39 +74,54 @@ fn ended(process: Child) -> Ran {
     process.wait_with_output().unwrap().into()
 }
 
+fn has_ended(process: &mut Child) -> bool {
+    process.try_wait().unwrap().is_some()
+}
+
+/// Repeats what a machine that stalls may have been too slow for.
+fn in_time(what: &str, mut was_in_time: impl FnMut() -> bool) {
+    assert!((0..10).any(|_| was_in_time()), "never in time: {what}");
+}
+
 #[test]
 fn a_client_that_is_killed_again_and_again_loses_nothing_and_writes_nothing_twice() {
     for (round, on_conflict) in ["fail", "skip", "replace", "fail"].into_iter().enumerate() {
-        let server = Server::start();
-        let dir = tempfile::tempdir().unwrap();
-        let input = Input::new(dir.path(), PROFILES);
-        let import = ["import", &input.file, "--on-conflict", on_conflict];
-        let (mut kills, mut last) = (0, None);
-        // As soon as the progress is there, and then ever further on.
-        for kill_behind in (0..PROFILES as u64).step_by(900 + round * 50) {
-            let mut process = start(&server, &import);
-            wait_until("the import has come so far", || {
-                input.lines_settled().is_some_and(|lines| lines >= kill_behind)
-                    || process.try_wait().unwrap().is_some()
-            });
-            // On a busy machine it may come to its end before the kill that was meant for its last lines.
-            if process.try_wait().unwrap().is_some() {
-                last = Some(ended(process));
-                break;
-            }
-            process.kill().unwrap();
-            process.wait().unwrap();
-            kills += 1;
-        }
-        assert!(kills >= 4, "{last:?}");
-        let last = last.unwrap_or_else(|| server.run(&import));
-        assert!(last.err.contains("goes on behind line"), "{last:?}");
-        input.assert_imported(&server, &last, on_conflict == "skip");
+        in_time("four kills", || import_over_kills(900 + round * 50, on_conflict) >= 4);
     }
+}
+
+/// Kills an import as soon as its progress is there, and then ever further on. Returns how often it was killed.
+fn import_over_kills(step: usize, on_conflict: &str) -> usize {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let input = Input::new(dir.path(), PROFILES);
+    let import = ["import", &input.file, "--on-conflict", on_conflict];
+    let (mut kills, mut last) = (0, None);
+    for kill_behind in (0..PROFILES as u64).step_by(step) {
+        let mut process = start(&server, &import);
+        wait_until("the import has come so far", || {
+            input.lines_settled().is_some_and(|lines| lines >= kill_behind) || has_ended(&mut process)
+        });
+        process.kill().unwrap();
+        // On a busy machine it may come to its end before the kill that was meant for its last lines.
+        if process.wait().unwrap().code().is_some() {
+            last = Some(ended(process));
+            break;
+        }
+        kills += 1;
+    }
+    let last = last.unwrap_or_else(|| server.run(&import));
+    assert!(kills == 0 || last.err.contains("goes on behind line"), "{last:?}");
+    input.assert_imported(&server, &last, on_conflict == "skip");
+    kills
 }
 
 #[test]
 fn a_server_that_is_killed_in_an_import_is_waited_for() {
+    in_time("a kill", || import_over_kills_of_the_server() > 0);
+}
+
+fn import_over_kills_of_the_server() -> usize {
     let mut server = Server::start_again_and_again();
     let dir = tempfile::tempdir().unwrap();
     let input = Input::new(dir.path(), PROFILES);
@@ -114,26 +129,32 @@ fn a_server_that_is_killed_in_an_import_is_waited_for() {
     let mut kills = 0;
     for kill_behind in (0..PROFILES as u64 - 1000).step_by(1000) {
         wait_until("the import has come so far", || {
-            input.lines_settled().is_some_and(|lines| lines >= kill_behind) || process.try_wait().unwrap().is_some()
+            input.lines_settled().is_some_and(|lines| lines >= kill_behind) || has_ended(&mut process)
         });
-        // On a busy machine it may come to its end before the kill that was meant for its last lines.
-        if process.try_wait().unwrap().is_some() {
+        if has_ended(&mut process) {
             break;
         }
         server.kill();
+        // It may have come to its end meanwhile.
+        kills += usize::from(!has_ended(&mut process));
         server.start_again();
-        kills += 1;
     }
-    assert!(kills > 0, "it was never waited for");
     input.assert_imported(&server, &ended(process), false);
+    kills
 }
 
 #[test]
 fn an_import_that_gave_the_server_up_goes_on_with_the_same_command() {
+    in_time("a kill", || import_that_gives_up() > 0);
+}
+
+/// Kills the server under an import that does not wait for it. Returns how often it gave up.
+fn import_that_gives_up() -> usize {
     let mut server = Server::start_again_and_again();
     let dir = tempfile::tempdir().unwrap();
     let input = Input::new(dir.path(), PROFILES);
     let import = ["import", &input.file, "--timeout", "500ms"];
+    let (mut gave_up, mut last) = (0, None);
     for kill_behind in (1..PROFILES as u64 / 2 + 2).step_by(1000) {
         let mut process = start(&server, &import);
         wait_until("the import has come so far", || {
@@ -141,17 +162,24 @@ fn an_import_that_gave_the_server_up_goes_on_with_the_same_command() {
             if process.try_wait().unwrap().is_some_and(|ended| ended.code() == Some(1)) {
                 process = start(&server, &import);
             }
-            input.lines_settled().is_some_and(|lines| lines >= kill_behind)
+            input.lines_settled().is_some_and(|lines| lines >= kill_behind) || has_ended(&mut process)
         });
         server.kill();
         let broken_off = ended(process);
-        assert_eq!((broken_off.code, broken_off.out.as_str()), (1, ""), "{broken_off:?}");
-        assert!(broken_off.err.contains("the same command goes on there"), "{broken_off:?}");
         server.start_again();
+        // Or it comes to its end before the kill.
+        if broken_off.code != 1 {
+            last = Some(broken_off);
+            break;
+        }
+        assert_eq!(broken_off.out.as_str(), "", "{broken_off:?}");
+        assert!(broken_off.err.contains("the same command goes on there"), "{broken_off:?}");
         assert_a_change_is_noticed(&server, &input.file);
+        gave_up += 1;
     }
-    let last = server.run(&["import", &input.file, "--timeout", "60s"]);
+    let last = last.unwrap_or_else(|| server.run(&["import", &input.file, "--timeout", "60s"]));
     input.assert_imported(&server, &last, false);
+    gave_up
 }
 
 fn signal(name: &str, process: &Child) {
@@ -219,22 +247,33 @@ fn assert_a_change_is_noticed(server: &Server, file: &str) {
 
 #[test]
 fn profiles_without_an_id_are_made_once_over_kills() {
+    in_time("a kill", || import_without_ids_over_kills() > 0);
+}
+
+fn import_without_ids_over_kills() -> usize {
     let server = Server::start();
     let dir = tempfile::tempdir().unwrap();
     let text: String = (0..PROFILES).map(|number| format!("{{\"email\":\"u{number}@a.example\"}}\n")).collect();
     let file = write(dir.path(), "a.jsonl", &text);
     let import = ["import", &file];
+    let (mut kills, mut last) = (0, None);
     for kill in 1..=3 {
         let mut process = start(&server, &import);
         let stored = || server.run(&["count"]).out.trim().parse::<usize>().unwrap();
         wait_until("something is stored", || stored() >= kill * 1000);
         process.kill().unwrap();
-        process.wait().unwrap();
+        // Once more it would make all of them anew.
+        if process.wait().unwrap().success() {
+            last = Some(ended(process));
+            break;
+        }
+        kills += 1;
     }
-    let last = server.run(&import);
+    let last = last.unwrap_or_else(|| server.run(&import));
     assert_eq!(last.code, 0, "{last:?}");
     assert_eq!(field(&last, "written"), PROFILES.to_string());
     assert_eq!(server.run(&["count"]).out, format!("{PROFILES}\n"));
+    kills
 }
 
 #[test]
@@ -270,7 +309,11 @@ fn an_export_that_is_killed_leaves_no_file_that_looks_complete() {
     let partial = dir.path().join("exported.jsonl.partial");
     for before in [None, Some("before")] {
         let mut killed = 0;
-        for part in [1, 2, 4, 8] {
+        for part in [1, 2, 4, 8].repeat(10) {
+            // Each part once, and more of them only on a machine on which every kill came too late.
+            if killed > 0 && part == 1 {
+                break;
+            }
             match before {
                 Some(text) => fs::write(&path, text).unwrap(),
                 None => drop(fs::remove_file(&path)),
@@ -278,7 +321,7 @@ fn an_export_that_is_killed_leaves_no_file_that_looks_complete() {
             let mut process = start(&server, &["export", "--output", file]);
             let enough = input.good.len() as u64 / 16 * part;
             wait_until("some of it is written", || {
-                fs::metadata(&partial).is_ok_and(|file| file.len() >= enough) || process.try_wait().unwrap().is_some()
+                fs::metadata(&partial).is_ok_and(|file| file.len() >= enough) || has_ended(&mut process)
             });
             process.kill().unwrap();
             if process.wait().unwrap().success() {

@@ -55,17 +55,17 @@ fn an_import_of_several_seconds_syncs_several_times() {
         &(0..4000).map(|number| format!("{{\"id\":\"{number}\"}}\n")).collect::<String>(),
     );
     let notes = dir.path().join("notes");
-    let mut command = server.command(&["import", &file]);
+    let mut command = server.command(&["import", &file, "--timeout", "60s"]);
     command
         .env("LD_PRELOAD", noting(dir.path()))
         .env("SYNCS_NOTED", &notes)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    // It waits for the server, and when that is back more than a second has gone by.
+    server.kill();
     let mut process = command.spawn().unwrap();
     let progress = PathBuf::from(format!("{file}.progress"));
     wait_until("the import has begun", || progress.exists() || process.try_wait().unwrap().is_some());
-    // It waits for the server, and when that is back more than a second has gone by.
-    server.kill();
     let began = Instant::now();
     wait_until("more than a second has gone by", || began.elapsed() > Duration::from_millis(1200));
     server.start_again();

@@ -48,9 +48,17 @@ fn a_call_that_fails_by_the_servers_fault_leaves_a_line_and_a_callers_mistake_no
     let line = server.wait_for_line("a call failed", |_| true);
     assert_eq!((line["method"].as_str(), line["code"].as_str()), (Some("unknown/unknown"), Some("Unimplemented")));
     server.block_on(async {
-        let mut request = Request::new(WatchProfilesRequest::default());
-        request.set_timeout(std::time::Duration::from_millis(50));
-        let mut watch = server.profiles().watch_profiles(request).await.unwrap().into_inner();
+        let mut patience = Duration::from_millis(50);
+        // On a busy machine it may meet its deadline before it has begun.
+        let mut watch = loop {
+            let mut request = Request::new(WatchProfilesRequest::default());
+            request.set_timeout(patience);
+            patience *= 2;
+            match server.profiles().watch_profiles(request).await {
+                Ok(watch) => break watch.into_inner(),
+                Err(status) => assert!(patience < Duration::from_secs(60), "{status:?}"),
+            }
+        };
         let ended = loop {
             if let Err(ended) = watch.message().await {
                 break ended;
@@ -98,6 +106,8 @@ fn a_storm_of_slow_calls_leaves_few_lines_that_count_the_others_and_hides_no_cal
         lines(&server).iter().any(|line| line["fields"]["left_out"].as_u64() > Some(0))
     });
     let counted = |line: &serde_json::Value| 1 + line["fields"]["left_out"].as_u64().unwrap();
+    // The last lines may come after their answers.
+    wait_until("all are counted", || lines(&server).iter().map(counted).sum::<u64>() >= calls as u64);
     assert_eq!(lines(&server).iter().map(counted).sum::<u64>(), calls as u64);
 }
 
@@ -152,7 +162,7 @@ fn what_is_said_again_and_again_is_counted_and_the_count_is_said() {
     let server = Observed::start(&[]);
     std::fs::write(server.dir.path().join("config.toml"), "[log]\nfilter = \"a=b=c\"\n").unwrap();
     let repeated = "the settings were read again and cannot be used; nothing was changed";
-    let mut said_at_first = 0;
+    let (began, mut said_at_first) = (Instant::now(), 0);
     wait_until("the count of what was left out", || {
         server.signal(Signal::HUP);
         let counted = server.lines("lines like the next one were left out");
@@ -163,8 +173,9 @@ fn what_is_said_again_and_again_is_counted_and_the_count_is_said() {
     });
     let line = server.wait_for_line("lines like the next one were left out", |_| true);
     assert!(line["left_out"].as_u64() > Some(0) && line["place"].as_str() > Some("profilestore"), "{line}");
-    // Those that pass in one window, and perhaps the one behind the count.
-    assert!((1..=21).contains(&said_at_first), "{said_at_first} lines of one kind");
+    // Those that pass in a window, of which a slow machine may need several, and perhaps the one behind the count.
+    let windows = 1 + began.elapsed().as_secs() as usize / 10;
+    assert!((1..=20 * windows + 1).contains(&said_at_first), "{said_at_first} lines of one kind");
 }
 
 #[test]

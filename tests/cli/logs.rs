@@ -96,9 +96,15 @@ fn a_state_that_is_built_anew_is_told_in_the_log() {
         fs::write(data.join("sled-suspect"), "a test says so").unwrap();
     });
     assert_eq!(column(&logged.server.run(&["list"])), ["ada"]);
-    let (text, dir) = (logged.text(), logged.server.dir.path().join("data"));
-    let told = text.lines().find(|line| line.contains("state was built anew, whole"));
-    let told: serde_json::Value = serde_json::from_str(told.unwrap_or_else(|| panic!("{text}"))).unwrap();
+    let dir = logged.server.dir.path().join("data");
+    let mut told = None;
+    wait_until("the line is written", || {
+        let text = logged.text();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        told = whole.lines().find(|line| line.contains("state was built anew, whole")).map(str::to_owned);
+        told.is_some()
+    });
+    let told: serde_json::Value = serde_json::from_str(&told.unwrap()).unwrap();
     let fields = &told["fields"];
     assert_eq!(fields["from"], "the log alone");
     assert_eq!(fields["profiles"], 1);

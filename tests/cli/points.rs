@@ -102,7 +102,9 @@ fn a_restore_that_is_killed_leaves_nothing_that_opens() {
     assert_eq!(server.run_with_input(&["import", "-"], &lines).code, 0);
     let live = server.dir.path().join("data");
     let (mut killed, mut finished, mut milliseconds) = (0, 0, 1);
-    while finished == 0 {
+    // On a busy machine the first kills may come too late.
+    while finished == 0 || killed < 3 {
+        assert!(finished < 10, "killed {killed} times only");
         let dir = tempfile::tempdir().unwrap();
         let data_dir = dir.path().join("data");
         let arguments = ["restore", file, "--log", live.to_str().unwrap(), "--data-dir", data_dir.to_str().unwrap()];
@@ -128,6 +130,8 @@ fn a_restore_that_is_killed_leaves_nothing_that_opens() {
         }
         killed += usize::from(!done);
         finished += usize::from(done);
+        if done {
+            milliseconds = 1;
+        }
     }
-    assert!(killed >= 3, "killed {killed} times");
 }

@@ -94,8 +94,7 @@ fn top_says_what_is_wrong() {
         let ran = run(&[&["top"], arguments].concat());
         assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{arguments:?}");
     }
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let ran = run(&["top", "--once", "--addr", &port, "--timeout", "1s"]);
+    let ran = run(&["top", "--once", "--addr", NOBODY, "--timeout", "1s"]);
     assert!(ran.code == 1 && ran.err.contains("profilestore serve"), "{ran:?}");
 }
 

@@ -123,29 +123,27 @@ async fn a_server_that_does_not_answer_is_left_at_the_deadline() {
     let deadline = Duration::from_millis(300);
     let client = builder(listener.local_addr().unwrap()).deadline(deadline).build().unwrap();
     let started = Instant::now();
-    let listing: Vec<_> = client.list(PageOptions::default()).collect().await;
-    let export: Vec<_> = client.export(Default::default()).collect().await;
+    let listing: Vec<_> = soon(client.list(PageOptions::default()).collect()).await;
+    let export: Vec<_> = soon(client.export(Default::default()).collect()).await;
     for error in [
-        client.get("ada").await.unwrap_err(),
+        soon(client.get("ada")).await.unwrap_err(),
         listing[0].clone().unwrap_err(),
         export[0].as_ref().unwrap_err().clone(),
     ] {
         assert!(matches!(error, ClientError::DeadlineExceeded(_)), "{error}");
     }
-    let elapsed = started.elapsed();
-    assert!(elapsed >= 3 * deadline && elapsed < 30 * deadline, "{elapsed:?}");
+    assert!(started.elapsed() >= 3 * deadline, "{:?}", started.elapsed());
 }
 
 #[tokio::test]
 async fn repetitions_end_with_the_deadline() {
-    // Bound and given back: nobody listens there.
-    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let client = builder(address).deadline(Duration::from_millis(500)).retries(20).build().unwrap();
-    let started = Instant::now();
-    let error = client.get("ada").await.unwrap_err();
+    // Nobody listens there: not the port of a listener that is gone, which another test may be given.
+    let address = "127.0.0.1:1".parse().unwrap();
+    let client = builder(address).deadline(Duration::from_secs(2)).retries(20).build().unwrap();
+    // All of its repetitions would take longer than anybody waits here.
+    let error = soon(client.get("ada")).await.unwrap_err();
     assert!(matches!(error, ClientError::Unavailable(_)), "{error}");
     assert!(error.to_string().contains("Connection refused"), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

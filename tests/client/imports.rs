@@ -126,7 +126,7 @@ async fn of_two_profiles_with_one_id_the_later_one_stays() {
 async fn a_server_that_stops_reading_stops_the_taking_of_profiles() {
     let server = TestServer::start().await;
     let proxy = Proxy::to(server.address()).await;
-    let client = builder(proxy.address).deadline(Duration::from_secs(1)).build().unwrap();
+    let client = builder(proxy.address).deadline(Duration::from_secs(5)).build().unwrap();
     let taken = Arc::new(AtomicUsize::new(0));
     let counter = taken.clone();
     let endless = stream::iter(0..).map(move |number: u64| {

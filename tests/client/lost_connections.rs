@@ -3,7 +3,7 @@
 use profilestore::client::{ClientError, DeleteOptions, UpdateOptions};
 use tokio::net::TcpListener;
 
-use crate::common::server::{TestServer, memory_store};
+use crate::common::server::{TestServer, listener_to_come_back_to, memory_store};
 use crate::common::soon;
 use crate::proxy::{Loss, Proxy};
 use crate::*;
@@ -44,7 +44,7 @@ async fn without_repetitions_a_lost_answer_is_unavailable() {
 
 #[tokio::test]
 async fn a_read_is_repeated_until_the_server_is_back() {
-    let server = TestServer::start().await;
+    let server = TestServer::on(listener_to_come_back_to().await, memory_store()).await;
     let address = server.address();
     let patient = builder(address).retries(20).build().unwrap();
     assert_eq!(patient.get("ada").await.unwrap(), None);

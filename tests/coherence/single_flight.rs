@@ -51,7 +51,7 @@ async fn with_old_record() -> Cached {
     store
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn simultaneous_misses_of_one_id_share_one_load() {
     let store = with_old_record().await;
     let mut read = store.inner().hold(Point::BeforeRead);
@@ -64,7 +64,7 @@ async fn simultaneous_misses_of_one_id_share_one_load() {
     assert_eq!((store.figures().misses, store.figures().joins), (100, 99));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_failed_load_fails_all_who_waited_and_nobody_after() {
     let store = with_old_record().await;
     let error = StoreError::Corrupt(Corruption("a test says so".into()));
@@ -79,7 +79,7 @@ async fn a_failed_load_fails_all_who_waited_and_nobody_after() {
     assert_eq!(store.inner().loads(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn when_the_loading_caller_goes_away_another_one_loads() {
     let store = with_old_record().await;
     let mut read = store.inner().hold(Point::BeforeRead);
@@ -106,7 +106,7 @@ async fn a_load_that_nobody_polls_does_not_hold_the_others_for_long() {
     assert_eq!(begun.elapsed().as_millis(), JOIN_PATIENCE.as_millis());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_read_that_begins_after_a_commit_does_not_join_a_load_from_before_it() {
     let store = with_old_record().await;
     let mut read = store.inner().hold(Point::AfterRead);
@@ -121,7 +121,7 @@ async fn a_read_that_begins_after_a_commit_does_not_join_a_load_from_before_it()
     assert_eq!(name(&*store, "a").await.as_deref(), Some("new"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_read_that_begins_while_a_commit_is_applied_joins_no_load() {
     let store = with_old_record().await;
     let mut read = store.inner().hold(Point::AfterRead);
@@ -143,7 +143,7 @@ async fn a_read_that_begins_while_a_commit_is_applied_joins_no_load() {
     assert_eq!(name(&*store, "a").await.as_deref(), Some("new"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_newer_of_two_loads_of_one_id_is_the_one_to_join() {
     let store = with_old_record().await;
     let mut early_read = store.inner().hold(Point::AfterRead);

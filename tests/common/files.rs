@@ -4,20 +4,35 @@
 #![allow(dead_code)]
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Copies a directory as it is at this moment, as a kill would leave it.
 pub fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
+    let is_new = !to.exists();
+    loop {
+        match try_copy_dir(from, to) {
+            // Something went while it was copied, as a part of the log does that is needed no more: that was no one moment.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && is_new && from.exists() => {
+                fs::remove_dir_all(to).unwrap();
+            }
+            copied => return copied.unwrap(),
         }
     }
+}
+
+fn try_copy_dir(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            try_copy_dir(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 /// The paths in a directory with this ending, in order.

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -44,6 +45,19 @@ pub struct RawAnswer {
 /// A store in memory that allows several profiles with one e-mail.
 pub fn memory_store() -> MemoryStore {
     MemoryStore::new(EngineRules::default(), Arc::new(NoObserver))
+}
+
+/// A listener for a server that goes away and comes back on its port: one below those that others are given meanwhile.
+pub async fn listener_to_come_back_to() -> TcpListener {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = std::process::id() as u16 % 1000 * 10;
+    for _ in 0..12_000 {
+        let port = 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
+            return listener;
+        }
+    }
+    panic!("no port is free");
 }
 
 impl TestServer {

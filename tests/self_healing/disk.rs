@@ -8,6 +8,9 @@ use super::*;
 
 const MIB: u64 = 1024 * 1024;
 
+/// Longer than a sync takes on a busy machine.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// A disk with as much room as the test says.
 fn disk_with(free_bytes: &Arc<AtomicU64>) -> Disk {
     let free_bytes = free_bytes.clone();
@@ -109,7 +112,7 @@ async fn a_sync_that_does_not_return_fails_the_store_and_lets_the_callers_go() {
         }
         file.sync_data()
     });
-    let slow = SledOptions { disk, sync_timeout: Duration::from_millis(200), ..options(dir.path(), &Time::new()) };
+    let slow = SledOptions { disk, sync_timeout: SYNC_TIMEOUT, ..options(dir.path(), &Time::new()) };
     let store = Arc::new(open(slow).await.unwrap());
     commit(&store, put(1, 0)).await;
     hang.store(1, Ordering::Relaxed);
@@ -122,7 +125,7 @@ async fn a_sync_that_does_not_return_fails_the_store_and_lets_the_callers_go() {
     let mut state = store.watch_state();
     state.wait_for(|state| matches!(state, StoreState::Failed { .. })).await.unwrap();
     let StoreState::Failed { cause } = state.borrow().clone() else { unreachable!() };
-    assert!(cause.contains("a sync of the commit log has not returned within 200ms"), "{cause}");
+    assert!(cause.contains("a sync of the commit log has not returned within 3s"), "{cause}");
     for caller in callers {
         assert!(matches!(caller.await.unwrap(), Err(StoreError::Failed { .. })));
     }
@@ -149,18 +152,18 @@ fn hanging_at(hanging: Point) -> (Disk, std::sync::mpsc::Sender<()>) {
 }
 
 async fn soon<T>(awaited: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), awaited).await.expect("it waits for a disk that does not answer")
+    tokio::time::timeout(Duration::from_secs(60), awaited).await.expect("it waits for a disk that does not answer")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_does_not_wait_for_a_mark_that_hangs() {
     let dir = tempfile::tempdir().unwrap();
     let (disk, release) = hanging_at(Point::CloseMark);
-    let slow = SledOptions { disk, sync_timeout: Duration::from_millis(200), ..options(dir.path(), &Time::new()) };
+    let slow = SledOptions { disk, sync_timeout: SYNC_TIMEOUT, ..options(dir.path(), &Time::new()) };
     let store = open(slow).await.unwrap();
     commit(&store, put(1, 0)).await;
     let closed = soon(store.close()).await.unwrap_err().to_string();
-    assert!(closed.contains("a sync of the commit log has not returned within 200ms"), "{closed}");
+    assert!(closed.contains("a sync of the commit log has not returned within 3s"), "{closed}");
     drop(release);
     assert_eq!(open_copy(dir.path()).await.len(), 1);
 }
@@ -169,7 +172,7 @@ async fn closing_does_not_wait_for_a_mark_that_hangs() {
 async fn callers_do_not_wait_for_the_mark_of_a_failed_batch_that_hangs() {
     let dir = tempfile::tempdir().unwrap();
     let (disk, release) = hanging_at(Point::SuspectMark);
-    let slow = SledOptions { disk, sync_timeout: Duration::from_millis(200), ..options(dir.path(), &Time::new()) };
+    let slow = SledOptions { disk, sync_timeout: SYNC_TIMEOUT, ..options(dir.path(), &Time::new()) };
     let store = open(slow).await.unwrap();
     assert!(matches!(soon(try_put(&store, 0)).await, Err(StoreError::Failed { .. })));
     assert!(matches!(soon(store.close()).await, Err(StoreError::Failed { .. })));
@@ -212,8 +215,7 @@ async fn a_group_whose_callers_were_let_go_before_it_was_in_the_log_does_not_get
         Ok(())
     });
     let space = SpaceBounds { min_free_bytes: 100 * MIB, ballast_bytes: 0 };
-    let slow =
-        SledOptions { disk, space, sync_timeout: Duration::from_millis(200), ..options(dir.path(), &Time::new()) };
+    let slow = SledOptions { disk, space, sync_timeout: SYNC_TIMEOUT, ..options(dir.path(), &Time::new()) };
     let store = open(slow).await.unwrap();
     assert_eq!(try_put(&store, 0).await, Err(StoreError::DiskLow));
     armed.store(1, Ordering::SeqCst);

@@ -311,7 +311,7 @@ mod tests {
             let state = self.0.clone();
             let (asked, answer) = std::sync::mpsc::channel();
             std::thread::spawn(move || asked.send(matches!(*state.borrow(), StoreState::Failed { .. })));
-            self.1.lock().push(answer.recv_timeout(Duration::from_secs(10)) == Ok(true));
+            self.1.lock().push(answer.recv_timeout(Duration::from_secs(60)) == Ok(true));
         }
     }
 

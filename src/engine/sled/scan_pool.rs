@@ -154,7 +154,7 @@ mod tests {
     use crate::store::places::Asker;
 
     async fn soon<F: Future>(awaited: F) -> F::Output {
-        tokio::time::timeout(Duration::from_secs(10), awaited).await.expect("what must come has not come")
+        tokio::time::timeout(Duration::from_secs(60), awaited).await.expect("what must come has not come")
     }
 
     /// Ends only when its caller has gone away.
