@@ -194,7 +194,7 @@ impl<S: Store> Feed<S> {
         let store = &self.shared.store;
         let slowest = self.shared.standings.positions().iter().filter_map(|at| store.changes_before(at)).min();
         // The head after the positions, which are never beyond it.
-        let newest = store.changes_before(&store.watch_head().borrow());
+        let newest = store.changes_before(&self.newest());
         slowest.zip(newest).map_or(0, |(slowest, newest)| newest.saturating_sub(slowest))
     }
 

@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use prost::Message;
 
 use super::*;
@@ -57,4 +58,30 @@ async fn a_reader_that_writers_outrun_is_sent_changes_until_it_has_caught_up_and
     }
     assert_eq!(early, 0, "for a page of profiles everything that it is behind would be read again");
     assert_eq!(seen.len(), OLD + 2 * FEW_CHANGES as usize, "the snapshot is complete");
+}
+
+#[tokio::test]
+async fn who_counts_what_is_left_and_who_writes_do_not_wait_for_each_other_for_ever() {
+    let store = Arc::new(MemoryStore::new(EngineRules::default(), Arc::new(NoObserver)));
+    let feed = Feed::start(store.clone(), 10);
+    let watch = feed.watch_with_snapshot(Filter::all()).await.unwrap();
+    let (ended, has_ended) = std::sync::mpsc::channel();
+    let others_ended = ended.clone();
+    // Threads, since one that waits for a lock for ever does not let a runtime end.
+    std::thread::spawn(move || {
+        for _ in 0..20_000 {
+            watch.is_far_behind();
+            feed.slowest_lag();
+        }
+        let _ = ended.send(());
+    });
+    std::thread::spawn(move || {
+        for version in 0..20_000 {
+            put_many(&store, "a", 1, version).now_or_never().expect("memory does not wait");
+        }
+        let _ = others_ended.send(());
+    });
+    for _ in 0..2 {
+        has_ended.recv_timeout(std::time::Duration::from_secs(60)).expect("it waits for a lock");
+    }
 }

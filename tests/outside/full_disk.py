@@ -20,6 +20,9 @@ OTHER_BYTES = 80 * MIB
 BALLAST_BYTES = 160 * MIB
 SETTINGS = f"[store]\nmin_free_bytes = {64 * MIB}\nballast_bytes = {BALLAST_BYTES}\n"
 FILLING_SECONDS = 180.0
+# A writer asks again every 50 ms, so these take longer than the room of a removed file takes to come back (the filesystem's
+# journal, 5 s) and than what was written takes to be flushed.
+REFUSALS_IN_A_ROW = 150
 # How many reads of each reader show that reads go on.
 MORE_READS = 200
 FAILED = "the store has failed; it takes no more writes and must be opened anew"
@@ -79,6 +82,19 @@ class SmallDisk:
         self.checks.that(eventually(is_so, FILLING_SECONDS), f"{when}: {answer} for every writer, and reads that go on")
         self.checks.equal((load.problems, load.others()), ([], {}), f"{when}: reads that failed, and other answers")
 
+    def rest(self, load: FillingLoad, when: str) -> None:
+        """Waits until nothing was written for some time, because every writer was refused again and again."""
+        written, refused = [-1], [0] * WRITERS
+
+        def is_so() -> bool:
+            if load.answers("OK") != written:
+                written[:], refused[:] = load.answers("OK"), load.answers(DISK_LOW)
+            often = all(now >= before + REFUSALS_IN_A_ROW for now, before in zip(load.answers(DISK_LOW), refused))
+            return bool(load.problems or load.others()) or often
+
+        self.checks.that(eventually(is_so, FILLING_SECONDS), f"{when}: refusals in a row for every writer")
+        self.checks.equal((load.problems, load.others()), ([], {}), f"{when}: reads that failed, and other answers")
+
     def compare(self, when: str) -> int:
         """Everything that was acknowledged is there, and the store is whole. Returns how many profiles there are."""
         with self.server.channel() as channel:
@@ -106,6 +122,8 @@ def check_filling(checks: Checks, scratch: Path) -> None:
             others[0].unlink()
             small.expect(load, "OK", "with room again")
             small.expect(load, DISK_LOW, "filled by the load once more")
+            # Who takes the room while something is still being written makes the store fail (check_sudden_filling).
+            small.rest(load, "low once more")
             fillers = fill_to_the_brim(disk)
             small.expect(load, DISK_LOW, "no room at all")
             checks.section(f"full after {sum(load.answers('OK'))} batches and {sum(load.reads)} reads; a kill")
