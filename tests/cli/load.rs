@@ -284,9 +284,11 @@ fn what_a_stalled_server_makes_callers_wait_is_in_the_latencies_of_an_open_loop(
     let signal = |name: &str| {
         assert!(Command::new("kill").args([name, &server.process.id().to_string()]).status().unwrap().success());
     };
+    let before = reads(&server);
     let report = std::thread::scope(|scope| {
         let loading = scope.spawn(|| load(&server, &["--rate", "200", "--duration", "6s", "--concurrency", "4"]));
-        wait_until("it has begun", || loading.is_finished() || reads(&server) >= 50);
+        // More than it reads before it begins, to find out how many ids there are.
+        wait_until("it has begun", || loading.is_finished() || reads(&server) >= before + PROFILES as i64);
         signal("-STOP");
         std::thread::sleep(STALL);
         signal("-CONT");
