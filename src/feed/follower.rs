@@ -77,8 +77,8 @@ async fn follow_for_watchers<S: Store>(shared: &Shared<S>) -> Result<(), StoreEr
 impl<S: Store> Shared<S> {
     /// Begins the tail anew at the head. Watchers that are not there yet read the way to it by themselves.
     fn replace_tail(&self) {
-        let head = *self.store.watch_head().borrow();
-        self.tail.lock().replace(head);
+        let newest = self.newest();
+        self.tail.lock().replace(newest);
         self.topics.wake_all();
     }
 

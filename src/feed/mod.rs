@@ -103,6 +103,14 @@ struct Shared<S> {
     closing: CancellationToken,
 }
 
+impl<S: Store> Shared<S> {
+    /// The newest position, as far as it was announced. A copy: who asked the store for anything while it holds the announced
+    /// one could wait for ever, since a store may announce under the lock that it answers under.
+    fn newest(&self) -> Position {
+        *self.store.watch_head().borrow()
+    }
+}
+
 /// A place among the watchers, given back when it is dropped.
 struct Registration<S>(
     Arc<Shared<S>>,
@@ -185,7 +193,7 @@ impl<S: Store> Feed<S> {
 
     /// The newest position, as far as it was announced.
     pub fn newest(&self) -> Position {
-        *self.shared.store.watch_head().borrow()
+        self.shared.newest()
     }
 
     /// By how many changes the slowest watcher is behind the newest one; 0 without watchers, and where changes are not

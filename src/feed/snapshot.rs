@@ -68,10 +68,9 @@ impl<S: Store> Subscription<S> {
 
     /// Whether more than a few changes are left to send. Where changes have no numbers nobody is.
     fn is_far_behind(&self) -> bool {
-        let store = &self.registration.0.store;
-        // Copied: a store publishes its head under the lock that it counts changes under.
-        let head = *store.watch_head().borrow();
-        let head = store.changes_before(&head);
+        let shared = &self.registration.0;
+        let store = &shared.store;
+        let head = store.changes_before(&shared.newest());
         let behind = head.zip(store.changes_before(&self.place.position()));
         behind.is_some_and(|(head, here)| head.saturating_sub(here) > FEW_CHANGES)
     }

@@ -36,17 +36,21 @@ impl HeldAnswers {
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
+
+    /// Whether a connection that holds `own` bytes may have `more`, where all hold `all`.
+    fn have_room(&self, own: usize, more: usize, all: usize) -> bool {
+        all.saturating_add(more) <= self.limit && is_fair(own, more, all, self.limit)
+    }
 }
 
 impl Charge {
     /// Charges a message; `None` when there is no room and it `may_be_refused`.
     pub fn new(connection: &Arc<Connection>, bytes: usize, may_be_refused: bool) -> Option<Self> {
-        let HeldAnswers { bytes: all, limit } = &*connection.all_answers;
-        let all = all.fetch_add(bytes, Ordering::Relaxed);
+        let answers = &connection.all_answers;
+        let all = answers.bytes.fetch_add(bytes, Ordering::Relaxed);
         let own = connection.answers.fetch_add(bytes, Ordering::Relaxed);
         let charge = Self { connection: connection.clone(), bytes };
-        let has_room = all.saturating_add(bytes) <= *limit && is_fair(own, bytes, all, *limit);
-        (has_room || !may_be_refused).then_some(charge)
+        (!may_be_refused || answers.have_room(own, bytes, all)).then_some(charge)
     }
 }
 
@@ -59,9 +63,8 @@ impl Drop for Charge {
 
 /// Whether there is room for an answer of a connection with so many bytes.
 pub fn is_there(connection: &Connection, bytes: usize) -> bool {
-    let HeldAnswers { bytes: all, limit } = &*connection.all_answers;
-    let (all, own) = (all.load(Ordering::Relaxed), connection.answers.load(Ordering::Relaxed));
-    all.saturating_add(bytes) <= *limit && is_fair(own, bytes, all, *limit)
+    let answers = &connection.all_answers;
+    answers.have_room(connection.answers.load(Ordering::Relaxed), bytes, answers.bytes())
 }
 
 /// Keeps room for an answer that will have up to so many bytes, until what is returned is dropped. Fails when there is none
