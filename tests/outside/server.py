@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 from types import TracebackType
 
@@ -22,6 +23,10 @@ STOP_SECONDS = 40.0
 # Below Linux's ephemeral range: a port from it could be taken, between a kill and the restart, by any
 # outgoing connection, even by our own client that tries to connect to it.
 PORTS = range(20_000, 32_000)
+# What was given last: one that nobody has bound yet looks free, and so does one whose server was killed.
+_given_ports: deque[int] = deque(maxlen=2000)
+# Whatever a check seeds, two of them do not take the same ports.
+_any_port = random.SystemRandom()
 CHANNEL_OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -47,15 +52,18 @@ def release_binary() -> Path:
 
 
 def free_port() -> int:
-    """A port on which nothing listens now."""
+    """A port on which nothing listens now, and which was given to nobody here."""
     while True:
-        port = random.choice(PORTS)
+        port = _any_port.choice(PORTS)
+        if port in _given_ports:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind((HOST, port))
-                return port
             except OSError:
                 continue
+        _given_ports.append(port)
+        return port
 
 
 def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
@@ -138,6 +146,14 @@ class Server:
         process.wait()
         self._process = None
         self.kills += 1
+
+    def kill_unless_ended(self) -> int:
+        """kill -9 of a server that may be about to end by itself. Its exit code, which is not -9 when it was quicker."""
+        assert self._process is not None, "the server was not started"
+        process, self._process = self._process, None
+        process.kill()
+        self.kills += 1
+        return process.wait()
 
     def kill_while_stopping(self, seconds: float) -> bool:
         """SIGTERM, and so much later kill -9. Whether that met it before it had ended by itself."""
