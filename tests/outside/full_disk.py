@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import signal
 from pathlib import Path
 
 from checks import Checks, eventually
@@ -83,12 +84,15 @@ class SmallDisk:
         self.checks.equal((load.problems, load.others()), ([], {}), f"{when}: reads that failed, and other answers")
 
     def rest(self, load: FillingLoad, when: str) -> None:
-        """Waits until nothing was written for some time, because every writer was refused again and again."""
-        written, refused = [-1], [0] * WRITERS
+        """Waits until nothing was written for some time, neither for the writers, who were refused again and again, nor behind
+        their backs, as the disk's room says."""
+        rests, refused = None, [0] * WRITERS
 
         def is_so() -> bool:
-            if load.answers("OK") != written:
-                written[:], refused[:] = load.answers("OK"), load.answers(DISK_LOW)
+            nonlocal rests, refused
+            now = (load.answers("OK"), os.statvfs(self.disk).f_bfree)
+            if now != rests:
+                rests, refused = now, load.answers(DISK_LOW)
             often = all(now >= before + REFUSALS_IN_A_ROW for now, before in zip(load.answers(DISK_LOW), refused))
             return bool(load.problems or load.others()) or often
 
@@ -155,12 +159,12 @@ def check_sudden_filling(checks: Checks, scratch: Path) -> None:
             fillers = fill_to_the_brim(disk)
             # Either it has asked how much room there is in time, or the log found none.
             eventually(lambda: min(load.answers(DISK_LOW)) > 0 or bool(load.others()))
-            ended = bool(load.others())
+            # It may also find none between the refusals and the kill.
+            code = server.wait(STOP_SECONDS) if load.others() else server.kill_unless_ended()
+            ended = code != -signal.SIGKILL
             if ended:
-                checks.equal(server.wait(STOP_SECONDS), 1, "exit code when the log found no room")
+                checks.equal(code, 1, "exit code when the log found no room")
                 checks.that(FAILED in server.log(), "the line says that the store has failed")
-            else:
-                server.kill()
             checks.that(set(load.others()) <= {"STORE_FAILED", "DRAINING", "UNAVAILABLE"}, f"answers {load.others()}")
             checks.equal(load.problems, [], "reads that failed")
         server.start()
