@@ -4,8 +4,8 @@ import sys
 import time
 from collections.abc import Callable
 
-# How long something that must come may take.
-PATIENCE_SECONDS = 30.0
+# How long something that must come may take: so long that only what hangs takes longer, also on a machine with other work.
+PATIENCE_SECONDS = 60.0
 
 
 def eventually(is_so: Callable[[], bool], patience_seconds: float = PATIENCE_SECONDS) -> bool:

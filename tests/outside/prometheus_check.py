@@ -294,7 +294,7 @@ def check_slow_disk(checks: Checks, scratch: Path) -> None:
     with Server(environment=environment) as server, server.channel() as channel:
         switch.touch()
         request = pb.CreateProfileRequest(profile=Profile(id="waits"))
-        write = profiles(channel).CreateProfile.future(request, timeout=60)
+        write = profiles(channel).CreateProfile.future(request, timeout=300)
         checks.that(eventually(lambda: waiting in page_of(server)), "the write that waits is in flight")
         page = page_of(server)
         checks.that("profilestore_profiles 0" in page and not write.done(), "the page comes before the write is made")

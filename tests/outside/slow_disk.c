@@ -1,6 +1,6 @@
 /* A disk that is slow or does not come back, for disk_check.py: loaded before the C library, it makes fdatasync and fsync of
  * files whose path contains $SLOW_DISK, and reads at a place of files whose path contains $SLOW_DISK_READS, take
- * $SLOW_DISK_MILLISECONDS longer, or a minute, as long as the file $SLOW_DISK_SWITCH exists. The first that is held leaves
+ * $SLOW_DISK_MILLISECONDS longer, or ten minutes, as long as the file $SLOW_DISK_SWITCH exists. The first that is held leaves
  * $SLOW_DISK_SWITCH.held. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -23,7 +23,7 @@ static void wait_if_slow(int fd, const char *which) {
     int held = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
     if (held >= 0) close(held);
     const char *milliseconds = getenv("SLOW_DISK_MILLISECONDS");
-    if (milliseconds == NULL) sleep(60);
+    if (milliseconds == NULL) sleep(600);
     else usleep(1000 * atoi(milliseconds));
 }
 
