@@ -87,9 +87,10 @@ class BatchWriter:
         return profile_id.startswith(PREFIX)
 
     def twin(self) -> "BatchWriter":
-        """A copy of what is known now."""
+        """A copy of what is known now; first what is in flight, since the last answer may come meanwhile."""
         twin = BatchWriter(0)
-        twin._sizes, twin._numbers, twin._in_flight = list(self._sizes), list(self._numbers), self._in_flight
+        twin._in_flight = self._in_flight
+        twin._sizes, twin._numbers = list(self._sizes), list(self._numbers)
         twin.problems = self.problems
         return twin
 

@@ -30,7 +30,8 @@ class SwarmWriter:
                 call = client.UpdateProfile.future(
                     pb.UpdateProfileRequest(profile=self._profile(place), allow_missing=True), timeout=60.0
                 )
-                call.add_done_callback(lambda done, place=place: self._note(done, place))
+                # It may be called when the next round has begun: who waits for a call is woken before.
+                call.add_done_callback(lambda done, place=place, number=self._round: self._note(done, place, number))
                 calls.append(call)
             for call in calls:
                 try:
@@ -40,9 +41,9 @@ class SwarmWriter:
                         return
                     raise
 
-    def _note(self, call: grpc.Future, place: int) -> None:
+    def _note(self, call: grpc.Future, place: int, number: int) -> None:
         if not call.exception():
-            self._acknowledged[place] = self._round
+            self._acknowledged[place] = number
             self.acknowledged += 1
 
     def _profile(self, place: int) -> Profile:
@@ -55,9 +56,11 @@ class SwarmWriter:
         return profile_id.startswith(PREFIX)
 
     def twin(self) -> "SwarmWriter":
-        """A copy of what is known now."""
+        """A copy of what is known now. The last answers of a server that stands still may come meanwhile: so first what is in
+        flight, and then what was acknowledged, of which nothing can be newer."""
         twin = SwarmWriter()
-        twin._acknowledged, twin._round = list(self._acknowledged), self._round
+        twin._round = self._round
+        twin._acknowledged = list(self._acknowledged)
         return twin
 
     def settle(self, found: dict[str, Profile], checks: Checks, when: str) -> None:
