@@ -77,8 +77,9 @@ async def run(options: argparse.Namespace) -> None:
             event = json.loads(message.data)
             print("took", event["id"], event["type"], event["subject"], flush=True)
             result = await work_on(event, newest, options.pause)
-            # Waits until the broker has it, so that what is printed as done is not delivered again.
-            await message.ack_sync()
+            # Waits until the broker has it, so that what is printed as done is not delivered again. What the broker does not
+            # have by then it gives to another worker anyway.
+            await message.ack_sync(timeout=options.ack_wait)
             print("done", event["id"], result, flush=True)
             done += 1
     await client.close()
