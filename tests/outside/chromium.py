@@ -12,7 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-ANSWER_SECONDS = 30.0
+# A first start reads hundreds of megabytes.
+ANSWER_SECONDS = 120.0
+
+
+# What Chromium says of an expression whose page goes while it is looked at.
+PAGE_GONE = ("Execution context was destroyed", "Cannot find", "navigated or closed")
 
 
 class BrowserFailed(Exception):
@@ -88,10 +93,12 @@ class Browser:
 
     def open(self, url: str) -> None:
         """Goes to a page."""
+        # Until the new page takes its place the old one answers, also when it is the same.
+        self.value("window.left = true")
         failed = self._call("Page.navigate", url=url).get("errorText")
         if failed:
             raise BrowserFailed(f"the page does not open: {failed}")
-        self.wait_until("document.readyState === 'complete'")
+        self.wait_until("!window.left && document.readyState === 'complete'")
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression gives in the page."""
@@ -103,10 +110,19 @@ class Browser:
     def wait_until(self, expression: str, seconds: float = ANSWER_SECONDS) -> None:
         """Waits until an expression is true in the page."""
         deadline = time.monotonic() + seconds
-        while not self.value(f"Boolean({expression})"):
+        while not self._is_so(expression):
             if time.monotonic() > deadline:
                 raise BrowserFailed(f"after {seconds:.0f} s it is not true that {expression}")
             time.sleep(0.05)
+
+    def _is_so(self, expression: str) -> bool:
+        try:
+            return bool(self.value(f"Boolean({expression})"))
+        except BrowserFailed as failure:
+            # Asked of a page that went meanwhile, it is asked of the next one.
+            if any(gone in str(failure) for gone in PAGE_GONE):
+                return False
+            raise
 
     def screenshot(self, path: Path, *, whole: bool = True, height: int | None = None) -> None:
         """Saves a picture of the page: all of it, what the window shows, or so much from its top."""

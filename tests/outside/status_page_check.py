@@ -21,13 +21,16 @@ RATE = 400
 MIX = "get=75,batch=5,query=10,put=10"
 # The page's large numbers are about the last so many seconds.
 MEAN_OVER = 10
+# So many times the seconds are looked at: what holds the machine up in one and not in the other reading makes them differ, and
+# what is wrong differs every time.
+LOOKS = 5
 WIDTHS = {"desktop": (1280, 900), "phone": (360, 740)}
 BUCKET = re.compile(r'^grpc_server_handling_seconds_bucket\{(.*),le="(.*)"\} (\S+)$')
 
 
 def scrape(server: Server) -> str:
     """What /metrics says."""
-    with urllib.request.urlopen(f"http://{server.admin_address}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{server.admin_address}/metrics", timeout=30) as answer:
         return answer.read().decode()
 
 
@@ -66,17 +69,43 @@ def shown(browser: Browser, selector: str) -> float | None:
     return None if value is None else float(value)
 
 
-def near(checks: Checks, what: str, actual: float | None, expected: float, slack: float) -> None:
-    """A number of the page is as far from that of /metrics as the time between the two readings allows."""
-    holds = actual is not None and abs(actual - expected) <= slack
-    checks.that(holds, f"{what}: the page says {actual}, /metrics {expected:.4g} (may differ by {slack:.3g})")
+class Look:
+    """What one look at the numbers came to."""
+
+    def __init__(self) -> None:
+        self.results: list[tuple[bool, str]] = []
+
+    def that(self, holds: bool, what: str) -> None:
+        """Notes whether something holds."""
+        self.results.append((holds, what))
+
+    def near(self, what: str, actual: float | None, expected: float, slack: float) -> None:
+        """A number of the page is as far from that of /metrics as the time between the two readings allows."""
+        holds = actual is not None and abs(actual - expected) <= slack
+        self.that(holds, f"{what}: the page says {actual}, /metrics {expected:.4g} (may differ by {slack:.3g})")
+
+    def all_hold(self) -> bool:
+        """Whether everything holds."""
+        return all(holds for holds, _ in self.results)
 
 
 def check_numbers(checks: Checks, server: Server, browser: Browser) -> None:
-    """The large numbers against the difference of two scrapes over the same seconds."""
+    """The large numbers: in one of some looks all are what /metrics says of the same seconds."""
     browser.shape(*WIDTHS["desktop"], dark=False)
     browser.open(f"http://{server.admin_address}/")
     browser.wait_until("document.querySelector('#state').dataset.state === 'serving'")
+    for _ in range(LOOKS):
+        look = look_at_numbers(server, browser)
+        if look.all_hold():
+            break
+        print(f"looked again: {'; '.join(what for holds, what in look.results if not holds)}", flush=True)
+    for holds, what in look.results:
+        checks.that(holds, what)
+
+
+def look_at_numbers(server: Server, browser: Browser) -> Look:
+    """The large numbers against the difference of two scrapes over the same seconds."""
+    look = Look()
     before, started = scrape(server), time.monotonic()
     time.sleep(max(0.0, MEAN_OVER + 0.5 - (time.monotonic() - started)))
     after, seconds = scrape(server), time.monotonic() - started
@@ -89,30 +118,31 @@ def check_numbers(checks: Checks, server: Server, browser: Browser) -> None:
         return (total(after, name, *labels) - total(before, name, *labels)) / seconds
 
     calls = rate("grpc_server_handled_total")
-    checks.that(calls > 0, "the load runs")
-    near(checks, "calls/s", now["calls"], calls, slack * calls)
+    look.that(calls > 0, "the load runs")
+    look.near("calls/s", now["calls"], calls, slack * calls)
     writes = rate("grpc_server_handled_total", 'grpc_method="UpdateProfile"')
-    checks.that(writes > 0, "the load writes")
-    near(checks, "writes/s", now["writes"], writes, slack * writes + 1)
-    near(checks, "server errors/s", now["server_errors"], 0.0, 0.0)
+    look.that(writes > 0, "the load writes")
+    look.near("writes/s", now["writes"], writes, slack * writes + 1)
+    look.near("server errors/s", now["server_errors"], 0.0, 0.0)
     for part, name in ((0.5, "p50_ms"), (0.99, "p99_ms")):
         lower, upper = bucket_of_quantile(before, after, part)
         value = now[name]
         holds = value is not None and lower / 4 <= value <= upper * 4
-        checks.that(holds, f"{name}: the page says {value}, by /metrics it is from {lower} to {upper} ms")
+        look.that(holds, f"{name}: the page says {value}, by /metrics it is from {lower} to {upper} ms")
     misses = rate("profilestore_cache_reads_total", 'result="miss"')
     hits = rate("profilestore_cache_reads_total") - misses
-    near(checks, "hit ratio", now["hit_ratio"], hits / max(1e-9, hits + misses), slack)
+    look.near("hit ratio", now["hit_ratio"], hits / max(1e-9, hits + misses), slack)
     groups = rate("profilestore_commit_group_writes_count")
-    checks.that(groups > 0, "writes are committed in groups")
-    near(checks, "groups/s", now["groups"], groups, slack * groups + 1)
+    look.that(groups > 0, "writes are committed in groups")
+    look.near("groups/s", now["groups"], groups, slack * groups + 1)
     size = rate("profilestore_commit_group_writes_sum") / max(1e-9, groups)
-    near(checks, "writes a group", now["group_size"], size, 0.25 * size + 0.5)
-    checks.that((now["sync_p99_ms"] or 0) > 0, "the page shows how long syncs take")
+    look.near("writes a group", now["group_size"], size, 0.25 * size + 0.5)
+    look.that((now["sync_p99_ms"] or 0) > 0, "the page shows how long syncs take")
     for name, metric in (("profiles", "profilestore_profiles"), ("domains", "profilestore_domains")):
-        near(checks, name, shown(browser, f'[data-total="{name}"]'), total(after, metric), 0.0)
+        look.near(name, shown(browser, f'[data-total="{name}"]'), total(after, metric), 0.0)
     live = total(after, "profilestore_live_bytes")
-    near(checks, "live bytes", shown(browser, '[data-total="live_bytes"]'), live, 0.02 * live)
+    look.near("live bytes", shown(browser, '[data-total="live_bytes"]'), live, 0.02 * live)
+    return look
 
 
 def check_tables(checks: Checks, browser: Browser) -> None:
@@ -147,7 +177,7 @@ def check_looks(checks: Checks, server: Server, browser: Browser, folder: Path) 
             # It has the last minutes at once, and goes on by itself.
             drawn = "document.querySelector('[data-plot=calls] path.a').getAttribute('d')"
             first = browser.value(drawn)
-            browser.wait_until(f"{drawn} !== {json.dumps(first)}", 5.0)
+            browser.wait_until(f"{drawn} !== {json.dumps(first)}")
             checks.that(first.count("L") >= 5, f"{form}: the plot begins with what was before the page")
             checks.equal(browser.value("document.documentElement.scrollWidth"), width, f"{form}: the page's width")
             wider = browser.value(
@@ -193,10 +223,10 @@ def check_silence(checks: Checks, server: Server, browser: Browser) -> None:
     """A page whose server is gone says so, and goes on when it is back. Its complaints are wanted ones."""
     complaints = list(browser.complaints)
     server.kill()
-    browser.wait_until("document.querySelector('#state').dataset.state === 'silent'", 15.0)
+    browser.wait_until("document.querySelector('#state').dataset.state === 'silent'")
     checks.that(browser.value("!document.querySelector('#notice').hidden"), "a page without a server says so")
     server.start()
-    browser.wait_until("document.querySelector('#state').dataset.state === 'serving'", 15.0)
+    browser.wait_until("document.querySelector('#state').dataset.state === 'serving'")
     checks.that(browser.value("document.querySelector('#notice').hidden"), "the page goes on by itself")
     browser.complaints[:] = complaints
 
@@ -212,7 +242,7 @@ def arguments() -> Any:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", type=Path, help="a folder for the pictures")
-    parser.add_argument("--seconds", type=int, default=60, help="how long the load runs at most")
+    parser.add_argument("--seconds", type=int, default=600, help="how long the load runs at most")
     return parser.parse_args()
 
 
