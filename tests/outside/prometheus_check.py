@@ -49,7 +49,7 @@ EMPTY_WHEN_WELL = ("profilestore_disk_low{", "profilestore:call_errors:ratio_rat
 
 def page_of(server: Server) -> str:
     """The server's /metrics."""
-    with urllib.request.urlopen(f"http://{server.admin_address}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{server.admin_address}/metrics", timeout=30) as answer:
         return answer.read().decode()
 
 
@@ -81,7 +81,7 @@ class Prometheus:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(30)
+            self._process.wait(60)
 
     def _is_ready(self) -> bool:
         try:
@@ -94,15 +94,19 @@ class Prometheus:
         """What an API answers; an error is an answer too."""
         url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(arguments)}"
         try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
+            with urllib.request.urlopen(url, timeout=30) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             return json.load(error)
 
     def value(self, query: str) -> float | None:
         """The value of a query with one result."""
-        result = self.api("query", query=query)["data"]["result"]
+        result = self.api("query", query=query).get("data", {}).get("result", [])
         return float(result[0]["value"][1]) if len(result) == 1 else None
+
+    def has_answer(self, query: str) -> bool:
+        """Whether a query has a result."""
+        return bool(self.api("query", query=query).get("data", {}).get("result"))
 
     def rules(self) -> list[dict[str, object]]:
         """All rules as they were evaluated last."""
@@ -141,15 +145,15 @@ def make_calls(server: Server) -> None:
         client = profiles(channel)
         for number in range(20):
             profile = Profile(id=f"{SECRETS[0]}-{number}", email=SECRETS[1], display_name=SECRETS[2])
-            client.CreateProfile(pb.CreateProfileRequest(profile=profile), timeout=10)
+            client.CreateProfile(pb.CreateProfileRequest(profile=profile), timeout=30)
         for number in range(GETS):
-            client.GetProfile(pb.GetProfileRequest(id=f"{SECRETS[0]}-{number % 20}"), timeout=10)
+            client.GetProfile(pb.GetProfileRequest(id=f"{SECRETS[0]}-{number % 20}"), timeout=30)
         for bad in ("absent", "no spaces"):
             with contextlib.suppress(grpc.RpcError):
-                client.GetProfile(pb.GetProfileRequest(id=bad), timeout=10)
-        client.QueryProfilesByDomain(pb.QueryProfilesByDomainRequest(domain=SECRETS[3]), timeout=10)
-        client.ListDomains(pb.ListDomainsRequest(), timeout=10)
-        list(client.ExportProfiles(pb.ExportProfilesRequest(), timeout=10))
+                client.GetProfile(pb.GetProfileRequest(id=bad), timeout=30)
+        client.QueryProfilesByDomain(pb.QueryProfilesByDomainRequest(domain=SECRETS[3]), timeout=30)
+        client.ListDomains(pb.ListDomainsRequest(), timeout=30)
+        list(client.ExportProfiles(pb.ExportProfilesRequest(), timeout=30))
 
 
 def check_page(checks: Checks, server: Server) -> None:
@@ -161,7 +165,7 @@ def check_page(checks: Checks, server: Server) -> None:
     for secret in SECRETS:
         checks.that(secret not in page, "nothing of the profiles is on the page")
     with Server(config="[observe]\nmetrics = false\n") as silent:
-        connection = http.client.HTTPConnection(silent.admin_address, timeout=10)
+        connection = http.client.HTTPConnection(silent.admin_address, timeout=30)
         for path, status in (("/metrics", 404), ("/readyz", 200)):
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -222,7 +226,9 @@ def check_names(checks: Checks, server: Server, prometheus: Prometheus) -> None:
         answer = prometheus.api("query", query=plain)
         if checks.equal(answer["status"], "success", f"{title!r}: {answer.get('error', '')}"):
             well = any(part in query for part in EMPTY_WHEN_WELL)
-            checks.that(well or bool(answer["data"]["result"]), f"{title!r} has an answer: {plain}")
+            # A rate needs two scrapes, and a rule an evaluation behind them.
+            has_one = well or eventually(lambda: prometheus.has_answer(plain))
+            checks.that(has_one, f"{title!r} has an answer: {plain}")
 
 
 def check_counts(checks: Checks, prometheus: Prometheus) -> None:
