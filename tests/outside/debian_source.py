@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import subprocess
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,10 +53,20 @@ def write_dump(path: Path) -> None:
     """Saves `apt-cache dumpavail`; fetches the package lists first when there are none."""
     _run_to_file(["apt-cache", "dumpavail"], path)
     if path.stat().st_size == 0:
-        subprocess.run(["apt-get", "update", "-qq"], check=True, stdin=subprocess.DEVNULL)
+        _update_lists()
         _run_to_file(["apt-cache", "dumpavail"], path)
     if path.stat().st_size == 0:
         raise SystemExit("`apt-cache dumpavail` prints nothing, even after `apt-get update`")
+
+
+def _update_lists() -> None:
+    """Mirrors fail now and then, and on a machine that has just begun apt itself may hold the lock."""
+    command = ["apt-get", "-o", "Acquire::Retries=5", "update", "-qq"]
+    for patience in (10, 30, 60, 0):
+        if subprocess.run(command, stdin=subprocess.DEVNULL).returncode == 0:
+            return
+        time.sleep(patience)
+    raise SystemExit("`apt-get update` fails again and again")
 
 
 def _run_to_file(command: list[str], path: Path) -> None:
