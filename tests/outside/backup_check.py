@@ -176,7 +176,7 @@ class Rounds:
         """A backup, killed in the middle or not. Of a whole one: when it began, its change, and when it had ended."""
         partial = Path(f"{file}.partial")
         after = time.time()
-        process = command("backup", file, "--timeout", "2s", server=self._server)
+        process = command("backup", file, "--timeout", "15s", server=self._server)
         if kind in ("client killed", "server killed"):
             sending = self._chance.random() < 0.5
 

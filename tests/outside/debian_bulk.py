@@ -26,7 +26,7 @@ def run(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env=clean_environment({"PROFILESTORE_ADDR": server.address}),
     )
 

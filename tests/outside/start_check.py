@@ -19,7 +19,7 @@ from server import HOST, Server, clean_environment, free_port, profiles, release
 from stubs import Profile, pb
 
 FAILURE, USAGE, BAD_CONFIGURATION = 1, 2, 78
-SECONDS_TO_REFUSE = 30
+SECONDS_TO_REFUSE = 120
 NOBODY = "65534"
 
 

@@ -47,7 +47,7 @@ def _check_reflection_v1(wire: Wire) -> None:
         request(file_containing_symbol=PROFILE_SERVICE),
         request(file_containing_symbol="google.rpc.BadRequest"),
     ]
-    listed, ours, details = call(iter(asked), timeout=10.0)
+    listed, ours, details = call(iter(asked), timeout=30.0)
     names = {each.name for each in listed.list_services_response.service}
     wire.checks.that(
         {PROFILE_SERVICE, ADMIN_SERVICE, "grpc.health.v1.Health"} <= names, "reflection v1: services"
@@ -56,7 +56,7 @@ def _check_reflection_v1(wire: Wire) -> None:
     wire.checks.that(_holds_message(details, "BadRequest"), "reflection v1: google.rpc's error details")
     # The protocol would let the stream go on with an error response; tonic's service ends it instead.
     unknown = [request(file_containing_symbol="no.such.Symbol")]
-    ended = error_of(lambda: list(call(iter(unknown), timeout=10.0)))
+    ended = error_of(lambda: list(call(iter(unknown), timeout=30.0)))
     wire.checks.that(any_one_of(ended, Code.NOT_FOUND), "reflection v1: unknown symbol")
 
 
