@@ -29,6 +29,7 @@ from checks import Checks
 from error_details import reason_of
 from kill_oracle import content
 from paging import all_profiles, count
+from power_check import LARGEST_GROUP
 from server import Server, ServerFailed, clean_environment, profiles, release_binary
 from stubs import Profile, pb
 from watch_check import Belief
@@ -261,8 +262,8 @@ class Rounds:
         if until != "end":
             end = as_of(self._restore(file, dir, "--log", self._server.data_dir, "--until", to))
         if until == "change":
-            # A batch comes whole or not at all.
-            self.checks.that(int(to) - 100 < end <= int(to), f"{self._when}: change {end} for one until {to}")
+            # What was committed together, such as a batch of a hundred and some more writes, comes whole or not at all.
+            self.checks.that(int(to) - LARGEST_GROUP < end <= int(to), f"{self._when}: change {end} for one until {to}")
         self.figures[f"restores to a {until}" if until != "end" else "restores to the end"] += 1
         later = self._open_and_compare(dir, after, before)
         least = sum(part.changes(part.least) for part in later) - sum(part.changes(part.most) for part in parts)
