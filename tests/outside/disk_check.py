@@ -21,7 +21,7 @@ from pathlib import Path
 import hanging_disk
 from checks import Checks
 from full_disk import check_filling, check_sudden_filling
-from power_check import mounts_work
+from images import mounts_work
 from preload import preloaded
 from server import Server, clean_environment, release_binary
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from checks import Checks, eventually
 from filling_load import DISK_LOW, WRITERS, FillingLoad, FillingWriter
+from images import Mount, make_image
 from paging import all_profiles
-from power_check import Mount, make_image
 from server import STOP_SECONDS, Server, profiles
 from whole_store import verify_by_call
 

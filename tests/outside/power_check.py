@@ -26,7 +26,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
 import tempfile
 import threading
 import time
@@ -38,6 +37,7 @@ import grpc
 from batch_oracle import BatchWriter
 from checks import Checks, eventually
 from commit_groups import group_sizes, in_buckets
+from images import Mount, copy_of_one_moment, make_image, mounts_work, run
 from kill_check import check_index
 from kill_oracle import Writer, spy
 from paging import all_profiles
@@ -73,47 +73,7 @@ MADE_A_SNAPSHOT = "made a snapshot"
 TRIMMED = "trimmed the commit log"
 
 
-def run(*command: str | Path) -> None:
-    """Runs a command that must succeed."""
-    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
-
-
 Known = tuple[list[Writer], BatchWriter, SwarmWriter]
-
-
-class Mount:
-    """An ext4 image, mounted while the block runs."""
-
-    def __init__(self, image: Path, folder: Path) -> None:
-        self._image = image
-        self._folder = folder
-
-    def __enter__(self) -> Path:
-        self._folder.mkdir(exist_ok=True)
-        run("mount", "-o", "loop", self._image, self._folder)
-        return self._folder
-
-    def __exit__(self, *_: object) -> None:
-        run("umount", self._folder)
-
-
-def mounts_work(scratch: Path) -> bool:
-    """Whether this process may mount an image."""
-    image = scratch / "probe.img"
-    try:
-        make_image(image, 16 * 1024 * 1024)
-        with Mount(image, scratch / "probe"):
-            return True
-    except (OSError, subprocess.CalledProcessError):
-        return False
-
-
-def make_image(image: Path, size: int) -> None:
-    """An empty filesystem in a sparse file."""
-    image.unlink(missing_ok=True)
-    with image.open("wb") as file:
-        file.truncate(size)
-    run("mkfs.ext4", "-q", image)
 
 
 class Figures:
@@ -296,9 +256,7 @@ class Cuts:
                         time.sleep(self._chance.uniform(*LOAD_SECONDS))
                         server.pause()
                         known = load.known()
-                        # A loop device that is still let go of keeps the old file, and is not taken for the new one.
-                        twin.unlink(missing_ok=True)
-                        run("cp", "--sparse=always", image, twin)
+                        copy_of_one_moment(image, disk, twin)
                         server.resume()
                         with Mount(twin, self._scratch / "copy") as folder:
                             self._check(folder, known, number)

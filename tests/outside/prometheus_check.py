@@ -28,7 +28,7 @@ import grpc
 
 from checks import Checks, eventually
 from filler import MIB, Filler, fill
-from power_check import Mount, make_image, mounts_work
+from images import Mount, make_image, mounts_work
 from preload import preloaded
 from server import HOST, Server, ServerFailed, free_port, profiles
 from stubs import REPOSITORY, Profile, pb
