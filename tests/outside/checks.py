@@ -18,6 +18,11 @@ def eventually(is_so: Callable[[], bool], patience_seconds: float = PATIENCE_SEC
     return True
 
 
+def whole_lines(printed: str) -> list[str]:
+    """The lines of what another process prints meanwhile, of which the last may be there in part."""
+    return printed.split("\n")[:-1]
+
+
 class Checks:
     """The results of one script. Texts must never hold personal data."""
 

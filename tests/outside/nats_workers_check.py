@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from checks import PATIENCE_SECONDS, Checks
+from checks import PATIENCE_SECONDS, Checks, whole_lines
 from nats_broker import Broker
 from nats_delays import eventually, names, write
 from server import HOST, Server, clean_environment, free_port, profiles, release_binary
@@ -39,12 +39,12 @@ class Worker:
 
     def said(self, word: str) -> list[str]:
         """The ids behind a word, in order."""
-        lines = self._output.read_text().splitlines()
+        lines = whole_lines(self._output.read_text())
         return [line.split()[1] for line in lines if line.startswith(f"{word} ")]
 
     def results(self) -> list[str]:
         """What the work on each message came to."""
-        lines = self._output.read_text().splitlines()
+        lines = whole_lines(self._output.read_text())
         return [line.split()[2] for line in lines if line.startswith("done ")]
 
     def stop(self) -> tuple[int, str]:

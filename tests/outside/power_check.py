@@ -30,6 +30,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -190,8 +191,11 @@ def check_copy(
 ) -> None:
     """Opens what a cut left and compares it with what is known."""
     writers, batches, swarm = known
-    with Server(data_dir=folder / "data", config=config) as server, server.channel() as channel:
-        figures.note_opening(server.log())
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(data_dir=folder / "data", config=config))
+        # A thread writes the log's lines, so they are read last.
+        stack.callback(lambda: figures.note_opening(server.log()))
+        channel = stack.enter_context(server.channel())
         client = profiles(channel)
         records = all_profiles(client, 1000)
         found = {record.id: record for record in records}
