@@ -177,7 +177,8 @@ class Rounds:
         """A backup, killed in the middle or not. Of a whole one: when it began, its change, and when it had ended."""
         partial = Path(f"{file}.partial")
         after = time.time()
-        process = command("backup", file, "--timeout", "15s", server=self._server)
+        # While a snapshot is made the server sends a sign of life once a second; one that was killed is waited for as long.
+        process = command("backup", file, "--timeout", "6s", server=self._server)
         if kind in ("client killed", "server killed"):
             sending = self._chance.random() < 0.5
 
