@@ -233,7 +233,9 @@ fn said_of_open_files(limit: u32, settings: &[(&str, &str)]) -> Option<serde_jso
     // One more than are taken is closed, and none before.
     let line = || {
         let text = std::fs::read_to_string(&log).unwrap();
-        let mut lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        // Of the last one a part may be there.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let mut lines = whole.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         lines.find(|line| line["fields"]["message"].as_str().unwrap().contains("limit on open files"))
     };
     // Standard error has a thread of its own.
