@@ -55,7 +55,7 @@ class BatchWriter:
             self._write_refused(client, writes, taken)
             return
         self._in_flight = (slot, number)
-        client.BatchWriteProfiles(pb.BatchWriteProfilesRequest(writes=writes), timeout=60.0)
+        client.BatchWriteProfiles(pb.BatchWriteProfilesRequest(writes=writes), timeout=300.0)
         self._numbers[slot] = number
         self._in_flight = None
         self.acknowledged += 1
@@ -67,7 +67,7 @@ class BatchWriter:
         existing = Profile(id=f"{PREFIX}{taken}-0")
         refused = pb.ProfileWrite(create=pb.CreateProfileRequest(profile=existing))
         try:
-            client.BatchWriteProfiles(pb.BatchWriteProfilesRequest(writes=[*writes, refused]), timeout=60.0)
+            client.BatchWriteProfiles(pb.BatchWriteProfilesRequest(writes=[*writes, refused]), timeout=300.0)
             self.problems.append("a batch that creates what is there is not refused")
         except grpc.RpcError as error:
             if error.code() != grpc.StatusCode.ALREADY_EXISTS:

@@ -86,7 +86,7 @@ class Agreement:
         wrong = 0
         for address, packages in self._awk.packages.items():
             found = client.LookupProfilesByEmail(
-                pb.LookupProfilesByEmailRequest(email=address.upper()), timeout=30.0
+                pb.LookupProfilesByEmailRequest(email=address.upper()), timeout=120.0
             ).profiles
             right = len(found) == 1 and ascii_lower(found[0].email) == address
             wrong += not (right and found[0].attributes["package_count"] == str(packages))
@@ -165,7 +165,7 @@ def check_survivors(checks: Checks, server: Server, load: Load) -> None:
         missing, different = 0, 0
         for start in range(0, len(ids), 1000):
             request = pb.BatchGetProfilesRequest(ids=ids[start : start + 1000])
-            answer = client.BatchGetProfiles(request, timeout=30.0)
+            answer = client.BatchGetProfiles(request, timeout=120.0)
             missing += len(answer.missing_ids)
             different += sum(profile != acknowledged[profile.id] for profile in answer.profiles)
         checks.equal(missing, 0, "acknowledged profiles lost by the kill")

@@ -46,7 +46,7 @@ class FillingWriter:
             ]
             writes = [pb.ProfileWrite(update=update) for update in updates]
             try:
-                client.BatchWriteProfiles(pb.BatchWriteProfilesRequest(writes=writes), timeout=60.0)
+                client.BatchWriteProfiles(pb.BatchWriteProfilesRequest(writes=writes), timeout=300.0)
             except grpc.RpcError as error:
                 reason = reason_of(error)[1] or error.code().name
                 self.answers[reason] += 1
@@ -157,8 +157,8 @@ class FillingLoad:
                     request = pb.QueryProfilesByDomainRequest(
                         domain=f"w{domain}.filling.example", include_subdomains=True, page_size=50
                     )
-                    client.QueryProfilesByDomain(request, timeout=30.0)
-                seen = int(client.GetProfile(pb.GetProfileRequest(id=profile_id), timeout=30.0).display_name)
+                    client.QueryProfilesByDomain(request, timeout=120.0)
+                seen = int(client.GetProfile(pb.GetProfileRequest(id=profile_id), timeout=120.0).display_name)
             except grpc.RpcError as error:
                 if not (self.may_go and error.code() in NETWORK_CODES):
                     self.problems.append(f"{error.code()}: {error.details()}")

@@ -141,7 +141,7 @@ def check(checks: Checks, server: Server, attack: str | None, seconds: float) ->
     sent = []
     flooded = 0
     for attacker in attackers:
-        output = json.loads(attacker.communicate(timeout=60)[0])
+        output = json.loads(attacker.communicate(timeout=180)[0])
         if attack == FLOOD:
             flooded = output["all"]["requests"] + output["all"]["errors"]
             checks.that(flooded > RATE * seconds, f"{what}: {flooded} calls")

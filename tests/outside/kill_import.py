@@ -15,7 +15,7 @@ from stubs import pb, service
 
 LINES = 4000
 BEGIN_SECONDS = 10.0
-END_SECONDS = 60.0
+END_SECONDS = 180.0
 ATTEMPTS = 5
 DELETES = 100
 # The exit code of an import that has ended, and which could not use all of its input.

@@ -100,7 +100,7 @@ class Writer:
         if self._random.random() > 0.1 or not self.stored:
             return
         profile_id = self._random.choice(list(self.stored))
-        if client.GetProfile(pb.GetProfileRequest(id=profile_id), timeout=30.0) != self.stored[profile_id]:
+        if client.GetProfile(pb.GetProfileRequest(id=profile_id), timeout=300.0) != self.stored[profile_id]:
             self.problems.append(f"{self._name}: a read does not show the acknowledged write")
 
     def _begin(self, profile_id: str, before: Profile | None, after: Profile | None) -> None:
@@ -119,19 +119,19 @@ class Writer:
     def _create(self, client: service.ProfileServiceStub, profile_id: str, before: Profile | None) -> Profile:
         given = self._new_content(profile_id)
         self._begin(profile_id, before, given)
-        return client.CreateProfile(pb.CreateProfileRequest(profile=given), timeout=30.0)
+        return client.CreateProfile(pb.CreateProfileRequest(profile=given), timeout=300.0)
 
     def _upsert(self, client: service.ProfileServiceStub, profile_id: str, before: Profile | None) -> Profile:
         given = self._new_content(profile_id)
         self._begin(profile_id, before, given)
-        return client.UpdateProfile(pb.UpdateProfileRequest(profile=given, allow_missing=True), timeout=30.0)
+        return client.UpdateProfile(pb.UpdateProfileRequest(profile=given, allow_missing=True), timeout=300.0)
 
     def _replace(self, client: service.ProfileServiceStub, profile_id: str, before: Profile) -> Profile:
         given = self._new_content(profile_id)
         given.etag = before.etag
         self._begin(profile_id, before, given)
         request = pb.UpdateProfileRequest(profile=given, update_mask=FieldMask(paths=["*"]))
-        return client.UpdateProfile(request, timeout=30.0)
+        return client.UpdateProfile(request, timeout=300.0)
 
     def _move(self, client: service.ProfileServiceStub, profile_id: str, before: Profile) -> Profile:
         email = f"moved-{self._writes}@{self._random.choice(DOMAINS)}"
@@ -142,7 +142,7 @@ class Writer:
             pb.UpdateProfileRequest(
                 profile=Profile(id=profile_id, email=email), update_mask=FieldMask(paths=["email"])
             ),
-            timeout=30.0,
+            timeout=300.0,
         )
 
     def _set_attribute(self, client: service.ProfileServiceStub, profile_id: str, before: Profile) -> Profile:
@@ -151,11 +151,11 @@ class Writer:
         after.attributes["counter"] = str(self._writes)
         self._begin(profile_id, before, after)
         request = pb.UpdateProfileRequest(profile=given, update_mask=FieldMask(paths=["attributes.counter"]))
-        return client.UpdateProfile(request, timeout=30.0)
+        return client.UpdateProfile(request, timeout=300.0)
 
     def _delete(self, client: service.ProfileServiceStub, profile_id: str, before: Profile) -> None:
         self._begin(profile_id, before, None)
-        client.DeleteProfile(pb.DeleteProfileRequest(id=profile_id, etag=before.etag), timeout=30.0)
+        client.DeleteProfile(pb.DeleteProfileRequest(id=profile_id, etag=before.etag), timeout=300.0)
 
     def settle(self, found: dict[str, Profile]) -> bool | None:
         """After a restart, with all that the server has: checks this writer's range, and learns what became
@@ -199,7 +199,7 @@ def spy(client: service.ProfileServiceStub, writers: list[Writer], seed: int, st
         if in_flight is None:
             continue
         try:
-            now = client.GetProfile(pb.GetProfileRequest(id=in_flight.profile_id), timeout=30.0)
+            now = client.GetProfile(pb.GetProfileRequest(id=in_flight.profile_id), timeout=300.0)
         except grpc.RpcError as error:
             if error.code() != grpc.StatusCode.NOT_FOUND:
                 return

@@ -61,7 +61,7 @@ class Load:
             if not self._up.wait(RESTART_SECONDS):
                 raise AssertionError("the server did not come back")
             try:
-                stored = client.CreateProfile(pb.CreateProfileRequest(profile=profile), timeout=30.0)
+                stored = client.CreateProfile(pb.CreateProfileRequest(profile=profile), timeout=120.0)
             except grpc.RpcError as error:
                 if error.code() == grpc.StatusCode.UNAVAILABLE:
                     answer_was_lost = True
@@ -69,7 +69,7 @@ class Load:
                     continue
                 if error.code() == grpc.StatusCode.ALREADY_EXISTS and answer_was_lost:
                     # The write was made and only its answer was lost: creating by a fixed id is idempotent.
-                    stored = client.GetProfile(pb.GetProfileRequest(id=profile.id), timeout=30.0)
+                    stored = client.GetProfile(pb.GetProfileRequest(id=profile.id), timeout=120.0)
                     self._note(profile, stored, already_made=True)
                     return
                 self._note_refusal(profile, error)

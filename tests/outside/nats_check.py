@@ -24,7 +24,7 @@ from watch_check import NotingWriter, is_in_order
 
 WRITERS = 6
 LOAD_SECONDS = (0.1, 0.4)
-CATCH_UP_SECONDS = 90.0
+CATCH_UP_SECONDS = 180.0
 STREAM = "PROFILES"
 WHOLE = "[publish]\ninclude_profile = true\n"
 

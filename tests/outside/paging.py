@@ -12,7 +12,7 @@ def pages(call: Callable[..., Any], request: Any) -> Iterator[Any]:
     """The responses of a paged call from its first page to the one without a token."""
     request = type(request).FromString(request.SerializeToString())
     for _ in range(MAX_PAGES):
-        response = call(request, timeout=30.0)
+        response = call(request, timeout=120.0)
         yield response
         if not response.next_page_token:
             return
@@ -51,7 +51,7 @@ def all_domains(
 def count(client: service.ProfileServiceStub, domain: str = "", subdomains: bool = False) -> int:
     """What CountProfiles says."""
     request = pb.CountProfilesRequest(domain=domain, include_subdomains=subdomains)
-    return client.CountProfiles(request, timeout=30.0).count
+    return client.CountProfiles(request, timeout=120.0).count
 
 
 def picture(client: service.ProfileServiceStub) -> tuple[list[Profile], list[tuple[str, int]], int]:

@@ -28,7 +28,7 @@ class SwarmWriter:
             calls = []
             for place in range(IN_FLIGHT):
                 call = client.UpdateProfile.future(
-                    pb.UpdateProfileRequest(profile=self._profile(place), allow_missing=True), timeout=60.0
+                    pb.UpdateProfileRequest(profile=self._profile(place), allow_missing=True), timeout=300.0
                 )
                 # It may be called when the next round has begun: who waits for a call is woken before.
                 call.add_done_callback(lambda done, place=place, number=self._round: self._note(done, place, number))

@@ -26,7 +26,7 @@ from stubs import Profile, pb, service
 
 WRITERS = 6
 LOAD_SECONDS = (0.1, 0.6)
-CATCH_UP_SECONDS = 60.0
+CATCH_UP_SECONDS = 180.0
 DOMAIN = "example.com"
 # How often, of all responses, a watcher cuts the stream itself.
 CUT = 0.05
