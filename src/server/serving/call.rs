@@ -18,6 +18,7 @@ use http::{HeaderValue, Response, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
+use super::gathered_turns::GatheredTurns;
 use super::stall::Stall;
 use super::untaken::{NOT_TAKEN, SMALL, Tracked, Untaken, Watch};
 
@@ -32,6 +33,7 @@ pin_project! {
         // `None` when the answer was given to the stream.
         respond: Option<SendResponse<Tracked<B::Data>>>,
         untaken: Rc<Untaken<B::Data>>,
+        turns: Rc<GatheredTurns>,
         #[pin]
         state: State<F, B>,
     }
@@ -81,8 +83,13 @@ struct Piece<D: Buf> {
 
 impl<F, B: Body> Call<F, B> {
     /// A call that is answered with what the future gives.
-    pub fn new(answer: F, respond: SendResponse<Tracked<B::Data>>, untaken: Rc<Untaken<B::Data>>) -> Self {
-        Self { respond: Some(respond), untaken, state: State::Computing { answer } }
+    pub fn new(
+        answer: F,
+        respond: SendResponse<Tracked<B::Data>>,
+        untaken: Rc<Untaken<B::Data>>,
+        turns: Rc<GatheredTurns>,
+    ) -> Self {
+        Self { respond: Some(respond), untaken, turns, state: State::Computing { answer } }
     }
 }
 
@@ -101,6 +108,7 @@ where
                     let Poll::Ready(Ok(response)) = answer.poll(cx) else {
                         return respond.poll_reset(cx).map(|reset| reset.map(|_| ()));
                     };
+                    this.turns.put_off();
                     match begin(respond, response)? {
                         Some((stream, body)) => {
                             let stall = Stall::new(this.untaken.patience());
@@ -110,7 +118,7 @@ where
                     }
                 }
                 StateProjection::Sending { body, sending } => {
-                    let sent = sending.poll_body(body, cx)?;
+                    let sent = sending.poll_body(body, this.turns, cx)?;
                     if sent.is_pending() && sending.poll_stall(cx).is_ready() {
                         tracing::debug!("a call whose answer its client does not take was reset");
                         respond.send_reset(NOT_TAKEN);
@@ -154,7 +162,12 @@ impl<D: Buf + From<Bytes>> Sending<D> {
     }
 
     /// Ready when the whole body was given to the stream, or the client has taken the call back.
-    fn poll_body<B>(&mut self, mut body: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>>
+    fn poll_body<B>(
+        &mut self,
+        mut body: Pin<&mut B>,
+        turns: &Rc<GatheredTurns>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), h2::Error>>
     where
         B: Body<Data = D, Error: Into<Box<dyn Error + Send + Sync>>>,
     {
@@ -179,6 +192,7 @@ impl<D: Buf + From<Bytes>> Sending<D> {
                     self.is_stream = true;
                     self.stall.be_patient(STREAM_PATIENCE);
                 }
+                turns.put_off();
                 stream.send_data(piece.data, piece.is_last)?;
                 if piece.is_last {
                     return Poll::Ready(Ok(()));
@@ -201,6 +215,7 @@ impl<D: Buf + From<Bytes>> Sending<D> {
                     Err(frame) => {
                         if let Ok(trailers) = frame.into_trailers() {
                             stream.reserve_capacity(0);
+                            turns.put_off();
                             return Poll::Ready(stream.send_trailers(trailers));
                         }
                     }

@@ -22,6 +22,7 @@ use tower::Service;
 use super::ServingLimits;
 use super::call::Call;
 use super::connection::ConnectionError;
+use super::gathered_turns::GatheredTurns;
 use super::keep_alive::KeepAlive;
 use super::request_body::RequestBody;
 use super::untaken::{SMALL, Tracked, Untaken, Watch};
@@ -49,6 +50,7 @@ pub struct Http2<T, S, D: Buf> {
     state: State<T, D>,
     service: S,
     untaken: Rc<Untaken<D>>,
+    turns: Rc<GatheredTurns>,
     limits: ServingLimits,
     is_draining: bool,
     /// Whether the client did not answer a probe.
@@ -81,6 +83,7 @@ where
             state: State::Handshake(Box::new(handshake)),
             service,
             untaken: Untaken::new(limits.keepalive_interval + limits.keepalive_timeout),
+            turns: GatheredTurns::new(),
             limits,
             is_draining: false,
             is_dead: false,
@@ -129,6 +132,7 @@ where
             self.state = State::Serving { connection, keep_alive };
         }
         let State::Serving { connection, keep_alive } = &mut self.state else { return Poll::Pending };
+        ready!(self.turns.poll(cx));
         if keep_alive.as_mut().is_some_and(|keep_alive| keep_alive.poll(cx).is_ready()) {
             *keep_alive = None;
             self.is_dead = true;
@@ -142,7 +146,7 @@ where
             match ready!(connection.poll_accept(cx)) {
                 Some(call) => {
                     let (request, respond) = call?;
-                    cost += begin(&mut self.service, &self.untaken, request, respond);
+                    cost += begin(&mut self.service, &self.untaken, &self.turns, request, respond);
                     if cost >= TURN_COST {
                         break;
                     }
@@ -160,6 +164,7 @@ where
 fn begin<S, B>(
     service: &mut S,
     untaken: &Rc<Untaken<B::Data>>,
+    turns: &Rc<GatheredTurns>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Tracked<B::Data>>,
 ) -> usize
@@ -192,7 +197,7 @@ where
             asked + answered
         }
         Ok(Err(call)) => {
-            tokio::task::spawn_local(Call::new(call, respond, untaken.clone()));
+            tokio::task::spawn_local(Call::new(call, respond, untaken.clone(), turns.clone()));
             asked
         }
         Err(_) => {

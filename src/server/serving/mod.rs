@@ -21,6 +21,7 @@ mod call;
 mod connection;
 mod figures;
 mod gathered_io;
+mod gathered_turns;
 mod http2;
 mod keep_alive;
 mod request_body;

@@ -1,0 +1,145 @@
+//! When a connection has its turn while its calls have answers.
+//!
+//! A change wakes many watches at once, and a group of writes many calls, and each gives its message in a task of its own. A
+//! connection that had its turn after each of them would make a system call for each message, which costs more than the message.
+//! So its turn is put off until the thread's runtime has been round (`LocalSet`: some sixty tasks, or all that are ready), and all
+//! that they gave leaves together. A call that is alone on its connection has nobody to wait for.
+//!
+//! Invariant: a turn that was put off comes after one round, without anything else happening.
+
+use std::cell::Cell;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures_util::task::AtomicWaker;
+
+/// The turns of one connection.
+pub struct GatheredTurns {
+    state: Cell<State>,
+    round: Arc<Round>,
+    /// What the runtime wakes when it has been round.
+    waker: Waker,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The next turn is had as soon as it is asked for.
+    AtOnce,
+    /// A message is there, and the next turn will be put off.
+    PutOff,
+    /// The next turn comes when the runtime has been round.
+    Waiting,
+}
+
+/// Whether the runtime has been round, and whom to tell.
+#[derive(Default)]
+struct Round {
+    is_over: AtomicBool,
+    connection: AtomicWaker,
+}
+
+impl Wake for Round {
+    fn wake(self: Arc<Self>) {
+        self.is_over.store(true, Ordering::Release);
+        self.connection.wake();
+    }
+}
+
+impl GatheredTurns {
+    /// The first turn is had at once.
+    pub fn new() -> Rc<Self> {
+        let round = Arc::<Round>::default();
+        Rc::new(Self { state: Cell::new(State::AtOnce), waker: round.clone().into(), round })
+    }
+
+    /// Notes that a call, which holds one of the references, is about to give its stream something, which may wait for others.
+    pub fn put_off(self: &Rc<Self>) {
+        // The connection's reference, and this call's.
+        let is_alone = Rc::strong_count(self) <= 2;
+        if !is_alone && self.state.get() == State::AtOnce {
+            self.state.set(State::PutOff);
+        }
+    }
+
+    /// Ready when the connection has its turn.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.state.get() {
+            State::AtOnce => return Poll::Ready(()),
+            State::PutOff => {
+                self.state.set(State::Waiting);
+                self.round.is_over.store(false, Ordering::Relaxed);
+                self.round.connection.register(cx.waker());
+                // What this asks for it has when it is dropped: the runtime wakes the waker when it has been round, and
+                // nobody else does. Polled with the connection's waker it would be ready with the next wake-up, whoever's. That
+                // the runtime keeps the waker is not promised; the test below would wait for ever.
+                let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&self.waker));
+            }
+            State::Waiting => self.round.connection.register(cx.waker()),
+        }
+        if self.round.is_over.load(Ordering::Acquire) {
+            self.state.set(State::AtOnce);
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::ready;
+
+    use tokio::sync::oneshot;
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    #[test]
+    fn what_streams_give_in_one_round_leaves_in_one_turn_and_nothing_waits_for_more() {
+        const STREAMS: usize = 20;
+        const ROUNDS: usize = 3;
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let (turns, connection, given) =
+                (GatheredTurns::new(), Rc::new(AtomicWaker::new()), Rc::new(Cell::new(0)));
+            let sends = tokio::task::spawn_local({
+                let (turns, connection, given) = (turns.clone(), connection.clone(), given.clone());
+                let (mut sends, mut sent) = (Vec::new(), 0);
+                poll_fn(move |cx| {
+                    connection.register(cx.waker());
+                    ready!(turns.poll(cx));
+                    if given.get() > sent {
+                        sends.push(given.get() - sent);
+                        sent = given.get();
+                    }
+                    if sent < ROUNDS * STREAMS { Poll::Pending } else { Poll::Ready(std::mem::take(&mut sends)) }
+                })
+            });
+            for _ in 0..ROUNDS {
+                let (mut changes, mut streams) = (Vec::new(), Vec::new());
+                for _ in 0..STREAMS {
+                    let (change, changed) = oneshot::channel();
+                    changes.push(change);
+                    let (turns, connection, given) = (turns.clone(), connection.clone(), given.clone());
+                    streams.push(tokio::task::spawn_local(async move {
+                        changed.await.unwrap();
+                        given.set(given.get() + 1);
+                        turns.put_off();
+                        connection.wake();
+                    }));
+                }
+                tokio::task::yield_now().await;
+                // All of them from another thread, as the feed's task does. A task that is woken on this one comes before them.
+                let changing = std::thread::spawn(|| changes.into_iter().for_each(|change| change.send(()).unwrap()));
+                changing.join().unwrap();
+                for stream in streams {
+                    stream.await.unwrap();
+                }
+            }
+            assert_eq!(sends.await.unwrap(), [STREAMS; ROUNDS]);
+        });
+    }
+}
