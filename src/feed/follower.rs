@@ -1,7 +1,8 @@
 //! The one task that reads new changes for all watchers.
 //!
-//! It ends when the feed is closed, and only then: after an error or a panic it begins anew with an empty tail. While nobody watches it costs nothing: the committer wakes it only when it
-//! waits for changes.
+//! It ends when the feed is closed, and only then: after an error or a panic it begins anew with an empty tail. Its end is what
+//! the watches take for the end of the feed. While nobody watches it costs nothing: the committer wakes it only when it waits for
+//! changes.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::tail::Chunk;
+use super::topics::Topics;
 use super::{MESSAGE, Shared};
 use crate::store::{ChangePage, Store, StoreError};
 
@@ -23,6 +25,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(20);
 const MIN_PAUSE: Duration = Duration::from_millis(1);
 
 pub async fn follow<S: Store>(shared: Arc<Shared<S>>) {
+    let _closes = Closes(shared.topics.clone());
     let closing = shared.closing.clone();
     closing
         .run_until_cancelled(async {
@@ -46,6 +49,15 @@ pub async fn follow<S: Store>(shared: Arc<Shared<S>>) {
             }
         })
         .await;
+}
+
+/// Closes the topics when the task ends, however it does: what waits for changes would wait for ever.
+struct Closes(Arc<Topics>);
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// Adds to the tail until nobody watches any more.

@@ -1,7 +1,9 @@
 //! One watch: what it is sent next.
 
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
-use tokio_util::sync::CancellationToken;
 
 use super::event::{FeedChange, framed_len};
 use super::filter::Filter;
@@ -53,6 +55,8 @@ pub struct Subscription<S> {
     listener: Listener,
     /// The end of the tail when the watch was last there.
     seen: Option<End>,
+    /// Whether the last step came to the end of what there was.
+    is_up_to_date: bool,
     standing: Standing,
 }
 
@@ -70,6 +74,7 @@ impl<S: Store> Subscription<S> {
             max_bytes: MESSAGE.max_bytes,
             listener,
             seen: None,
+            is_up_to_date: false,
             standing,
         }
     }
@@ -82,24 +87,44 @@ impl<S: Store> Subscription<S> {
     /// Takes one bounded step, which brings up to so many bytes of events. With [`MAX_MESSAGE_BYTES`](super::MAX_MESSAGE_BYTES)
     /// nothing is too large. When the future is dropped the watch stands where it stood.
     pub async fn advance(&mut self, max_bytes: usize) -> Result<Step, FeedError> {
-        self.max_bytes = max_bytes;
+        if let Some(step) = self.advance_in_tail(max_bytes) {
+            return Ok(step);
+        }
         let step = match self.place {
-            Place::Changes(_) => self.advance_over_changes().await,
+            Place::Changes(_) => self.read_changes(None).await,
             Place::Snapshot { listing: Listing::End, .. } => self.end_snapshot().await,
             Place::Snapshot { .. } => self.advance_in_snapshot().await,
         };
+        self.is_up_to_date = matches!(step, Ok(Step::UpToDate));
         self.standing.set(self.place.position());
         step
     }
 
-    /// Waits until there may be more for it than at the last step.
-    pub async fn changed(&mut self) {
-        self.listener.wait().await;
+    /// Takes a step as [`advance`](Self::advance) does, if it needs no read of its own.
+    pub fn advance_in_tail(&mut self, max_bytes: usize) -> Option<Step> {
+        self.max_bytes = max_bytes;
+        self.is_up_to_date = false;
+        if !matches!(self.place, Place::Changes(_)) {
+            return None;
+        }
+        let step = self.step_in_tail();
+        self.standing.set(self.place.position());
+        step
     }
 
-    /// Cancelled when the feed is closing.
-    pub fn closing(&self) -> &CancellationToken {
-        &self.registration.0.closing
+    /// Ready when there may be more for it than at the last step.
+    pub fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_up_to_date { self.listener.poll_woken(cx) } else { Poll::Ready(()) }
+    }
+
+    /// Waits until there may be more for it than at the last step.
+    pub async fn changed(&mut self) {
+        poll_fn(|cx| self.poll_changed(cx)).await;
+    }
+
+    /// Whether the feed has closed: nothing more wakes the watch, which ends when it has had all that there is.
+    pub fn is_closed(&self) -> bool {
+        self.listener.is_closed()
     }
 
     /// The oldest place from which a watch still goes on.
@@ -109,6 +134,17 @@ impl<S: Store> Subscription<S> {
 
     /// A step over the log, from the tail if the watch stands in it.
     pub(super) async fn advance_over_changes(&mut self) -> Result<Step, FeedError> {
+        let step = self.step_in_tail();
+        // Whoever asks for this has more to do than that.
+        self.is_up_to_date = false;
+        match step {
+            Some(step) => Ok(step),
+            None => self.read_changes(None).await,
+        }
+    }
+
+    /// A step over what the tail has; `None` when the watch does not stand in it, or must look for itself.
+    fn step_in_tail(&mut self) -> Option<Step> {
         self.listener.rearm();
         let (mut message, mut scanned) = (Message::of(self.max_bytes), 0);
         while scanned < MAX_SCANNED && !message.full {
@@ -122,20 +158,20 @@ impl<S: Store> Subscription<S> {
                 After::Nothing(end) => {
                     self.place.set_position(end.position);
                     self.seen = Some(end);
-                    if scanned > 0 {
-                        break;
+                    // A feed that has closed adds nothing to its tail any more.
+                    let closed = self.listener.is_closed();
+                    self.is_up_to_date = !closed;
+                    match (scanned, closed) {
+                        (0, true) => return None,
+                        (0, false) => return Some(Step::UpToDate),
+                        _ => break,
                     }
-                    // A feed that closes adds nothing to its tail any more.
-                    if self.closing().is_cancelled() {
-                        return self.read_changes(None).await;
-                    }
-                    return Ok(Step::UpToDate);
                 }
-                After::Unknown if scanned == 0 => return self.read_changes(None).await,
+                After::Unknown if scanned == 0 => return None,
                 After::Unknown => break,
             }
         }
-        Ok(self.step(message))
+        Some(self.step(message))
     }
 
     /// A step by a read of its own, up to a position or to the head.

@@ -93,6 +93,11 @@ impl RoomOfStream {
         Self { connection: share::current(), bytes }
     }
 
+    /// Whether there is room for a message that is made and handed on without a wait.
+    pub fn is_there(&self) -> bool {
+        self.connection.as_ref().is_none_or(|connection| is_there(connection, self.bytes))
+    }
+
     /// Keeps room for one message until what is returned is dropped: just before the message, which is charged then, is
     /// handed on.
     pub fn keep(&self) -> Result<Option<Charge>, NoRoom> {

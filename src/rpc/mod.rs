@@ -1,6 +1,6 @@
 //! The gRPC services over any store: protobuf in and out, and nothing that a store should decide.
 //!
-//! [`profile_service`] answers callers (`reads`, `writes`, `import`, `export`, `watch` with its `heartbeats`, with `request`, `checked_write`
+//! [`profile_service`] answers callers (`reads`, `writes`, `import`, `export`, `watch` with its `watch_responses`, with `request`, `checked_write`
 //! and `page_token` for what they share), [`admin_service`] operators. [`error`] is the one place where a failure becomes a status.
 //! [`deadline`] ends every call at its caller's deadline; `fast_lane` answers hot reads past all of that, and `call_lane` makes
 //! single writes and queries past tonic's router (with `first_piece`, `lane_request` and `lane_body` for what they share).
@@ -21,7 +21,6 @@ pub mod error;
 mod export;
 mod fast_lane;
 mod first_piece;
-mod heartbeats;
 mod held_answers;
 mod import;
 pub mod in_flight;
@@ -40,6 +39,7 @@ mod request;
 mod share;
 mod verify;
 mod watch;
+mod watch_responses;
 mod writes;
 
 /// Generated code: the server side of the services, in which a profile that leaves is already encoded.

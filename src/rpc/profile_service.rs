@@ -2,6 +2,7 @@
 //!
 //! This file only binds names to calls; what they do is in `reads`, `writes`, `import`, `export` and `watch`.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tonic::codegen::BoxStream;
@@ -11,6 +12,7 @@ use super::codec::EncodedProfile;
 use super::export::export;
 use super::import::import;
 use super::watch::watch;
+use super::watch_responses::WatchResponses;
 use super::wire;
 use super::wire::profile_service_server::ProfileService;
 use crate::feed::Feed;
@@ -41,7 +43,7 @@ impl<S: Store> ProfileHandler<S> {
 impl<S: Store> ProfileService for ProfileHandler<S> {
     type ImportProfilesStream = BoxStream<pb::ImportProfilesResponse>;
     type ExportProfilesStream = BoxStream<wire::ExportProfilesResponse>;
-    type WatchProfilesStream = BoxStream<wire::WatchProfilesResponse>;
+    type WatchProfilesStream = Pin<Box<WatchResponses<S>>>;
 
     async fn get_profile(&self, request: Request<pb::GetProfileRequest>) -> Result<Response<EncodedProfile>, Status> {
         Ok(Response::new(self.get(request.into_inner()).await?))
@@ -145,6 +147,6 @@ impl<S: Store> ProfileService for ProfileHandler<S> {
         &self,
         request: Request<pb::WatchProfilesRequest>,
     ) -> Result<Response<Self::WatchProfilesStream>, Status> {
-        Ok(Response::new(Box::pin(watch(self.feed.clone(), request.into_inner()).await?)))
+        Ok(Response::new(watch(self.feed.clone(), request.into_inner()).await?))
     }
 }

@@ -1,42 +1,26 @@
-//! `WatchProfiles`: a feed's messages with their tokens, heartbeats, and the end when the server drains.
-//!
-//! The first response comes at once, or when its read waits, as the first heartbeat, so that a watcher has a token from the
-//! beginning. The next message is made when the transport takes it, so a slow watcher costs no more than one. Where there is
-//! no room for a whole one ([`RoomOfStream`]), messages are so small that they need none, so that a watcher goes on
-//! whatever others hold.
+//! `WatchProfiles`: where a watch begins, and its tokens. What it is sent then is the matter of [`WatchResponses`].
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::{Stream, StreamExt, stream};
-use tokio::time::{Instant, timeout};
-use tonic::Status;
-
-use super::answer_room::{NoRoom, RoomOfStream, SMALL};
 use super::error::RpcError;
-use super::heartbeats::{HEARTBEAT, Heartbeats, heartbeat};
 use super::page_token::{CallFingerprint, PageToken};
 use super::request::scope_fingerprint;
-use super::wire;
-use crate::feed::{Batch, Feed, FeedError, Filter, MAX_MESSAGE_BYTES, Place, Step, Subscription};
+use super::watch_responses::WatchResponses;
+use crate::feed::{Feed, FeedError, Filter, Place};
 use crate::model::{Domain, Violations};
 use crate::pb;
 use crate::pb::WatchStart;
 use crate::pb::watch_profiles_request::Start;
 use crate::store::{Cursor, Position, Store, StoreError};
 
-/// The events of a message that needs no room; its token comes on top.
-const EVENTS_WITHOUT_ROOM: usize = SMALL - 1024;
-/// How soon a watch looks again for room for an event that is larger.
-const LOOK_FOR_ROOM: Duration = Duration::from_millis(50);
-/// How long a draining server goes on to send a watcher what it has not seen.
-const DRAIN: Duration = Duration::from_secs(2);
-
-/// The responses of a watch.
+/// The responses of a watch. The first one is made here: a token that is no good fails the call itself, unless it takes long to
+/// find out.
 pub async fn watch<S: Store>(
     feed: Arc<Feed<S>>,
     request: pb::WatchProfilesRequest,
-) -> Result<impl Stream<Item = Result<wire::WatchProfilesResponse, Status>> + Send, RpcError> {
+) -> Result<Pin<Box<WatchResponses<S>>>, RpcError> {
     let (filter, beginning) = parse(request)?;
     let call = call_of(&filter);
     let begun = match beginning {
@@ -45,20 +29,9 @@ pub async fn watch<S: Store>(
         Beginning::Oldest => feed.watch_from_oldest(filter).await,
         Beginning::After(place) => feed.watch_from(filter, place).await,
     };
-    let subscription = begun.map_err(|error| refused(error, call))?;
-    let beginning = token(call, subscription.place());
-    let room = RoomOfStream::of_this_call(MAX_MESSAGE_BYTES);
-    let sent = Instant::now();
-    let watch = Watch { subscription, call, room, had_room: true, sent, begun: false, end: None, over: false };
-    let mut responses =
-        Box::pin(stream::try_unfold(watch, |mut watch| async move { Ok(Some((watch.next().await?, watch))) }));
-    // Here and not in the stream: a token that is no good fails the call itself, unless it takes long to find out.
-    let first = match timeout(HEARTBEAT, responses.next()).await {
-        Ok(first) => first.ok_or(StoreError::Closed)??,
-        Err(_) => heartbeat(&beginning),
-    };
-    let rest = Heartbeats::after(first.resume_token.clone(), responses);
-    Ok(stream::once(async { Ok(first) }).chain(rest))
+    let mut responses = Box::pin(WatchResponses::of(begun.map_err(|error| refused(error, call))?, call));
+    poll_fn(|cx| responses.as_mut().poll_first(cx)).await?;
+    Ok(responses)
 }
 
 /// The token of the unfiltered watch that stands behind a position.
@@ -116,11 +89,13 @@ fn call_of(filter: &Filter) -> CallFingerprint {
     scope_fingerprint("WatchProfiles", filter.scope())
 }
 
-fn token(call: CallFingerprint, place: &Place) -> String {
+/// The token of a watch that stands at a place.
+pub(super) fn token(call: CallFingerprint, place: &Place) -> String {
     PageToken::new(call, Cursor(place.encode())).encode()
 }
 
-fn refused(error: FeedError, call: CallFingerprint) -> RpcError {
+/// What a watch is told that cannot go on.
+pub(super) fn refused(error: FeedError, call: CallFingerprint) -> RpcError {
     match error {
         FeedError::TooManyWatchers { limit } => RpcError::TooManyWatchers { limit },
         FeedError::LeftToOthers { limit } => RpcError::WatchersLeftToOthers { limit },
@@ -132,108 +107,6 @@ fn refused(error: FeedError, call: CallFingerprint) -> RpcError {
     }
 }
 
-/// One watch and what it has sent.
-struct Watch<S> {
-    subscription: Subscription<S>,
-    call: CallFingerprint,
-    room: RoomOfStream,
-    /// There was room at the last step.
-    had_room: bool,
-    /// When the last response was made.
-    sent: Instant,
-    /// The first response was made.
-    begun: bool,
-    /// When the server, which drains, sends no more.
-    end: Option<Instant>,
-    /// The last response was made.
-    over: bool,
-}
-
-impl<S: Store> Watch<S> {
-    async fn first(&mut self) -> Result<wire::WatchProfilesResponse, RpcError> {
-        let step = self.advance().await?;
-        Ok(self.response(match step {
-            Step::Batch(batch) => Some(batch),
-            Step::Scanned | Step::UpToDate | Step::TooLarge => None,
-        }))
-    }
-
-    /// The next response; a heartbeat when there is nothing else.
-    async fn next(&mut self) -> Result<wire::WatchProfilesResponse, RpcError> {
-        if !std::mem::replace(&mut self.begun, true) {
-            return self.first().await;
-        }
-        if self.over {
-            return Err(StoreError::Closed.into());
-        }
-        loop {
-            if self.end.is_none() && self.subscription.closing().is_cancelled() {
-                self.end = Some(Instant::now() + DRAIN);
-            }
-            match self.advance().await? {
-                Step::Batch(batch) => return Ok(self.response(Some(batch))),
-                // A long way through what does not concern the watcher must not hold up the others.
-                Step::Scanned => tokio::task::yield_now().await,
-                Step::UpToDate if self.end.is_some() => {
-                    self.over = true;
-                    return Ok(self.response(None));
-                }
-                // What is sent after a wait has the token of the place behind it.
-                Step::UpToDate if self.sent.elapsed() < HEARTBEAT => {
-                    self.wait().await;
-                    continue;
-                }
-                Step::UpToDate => {}
-                Step::TooLarge => self.wait_for_room().await,
-            }
-            if self.sent.elapsed() >= HEARTBEAT {
-                return Ok(self.response(None));
-            }
-        }
-    }
-
-    /// Goes one step on, as far as there is room for what it brings.
-    async fn advance(&mut self) -> Result<Step, RpcError> {
-        // The codec gathers what is there into one piece, which would need room.
-        if !self.had_room {
-            tokio::task::yield_now().await;
-        }
-        let (max_bytes, _kept) = match self.room.keep() {
-            Ok(kept) => (MAX_MESSAGE_BYTES, kept),
-            Err(NoRoom) => (EVENTS_WITHOUT_ROOM, None),
-        };
-        self.had_room = max_bytes == MAX_MESSAGE_BYTES;
-        self.subscription.advance(max_bytes).await.map_err(|error| refused(error, self.call))
-    }
-
-    /// Waits a moment for room, or until it is time for a heartbeat.
-    async fn wait_for_room(&self) {
-        tokio::time::sleep_until((self.sent + HEARTBEAT).min(Instant::now() + LOOK_FOR_ROOM)).await;
-    }
-
-    /// Waits for more, for the time of a heartbeat, or for the end.
-    async fn wait(&mut self) {
-        let closing = self.subscription.closing().clone();
-        tokio::select! {
-            () = self.subscription.changed() => {}
-            () = closing.cancelled() => {}
-            () = tokio::time::sleep_until(self.sent + HEARTBEAT) => {}
-        }
-    }
-
-    fn response(&mut self, batch: Option<Batch>) -> wire::WatchProfilesResponse {
-        self.sent = Instant::now();
-        // A watcher that is still far behind goes on elsewhere.
-        self.over |= self.end.is_some_and(|end| end <= self.sent);
-        let Batch { events, place, current } = batch.unwrap_or_else(|| Batch {
-            events: Vec::new(),
-            place: self.subscription.place().clone(),
-            current: false,
-        });
-        wire::WatchProfilesResponse { events, resume_token: token(self.call, &place), current }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,19 +114,6 @@ mod tests {
     use crate::engine::memory::MemoryStore;
     use crate::model::{Canonicalization, Draft, Precondition, Profile, Write};
     use crate::store::{Commit, NoObserver, PageBounds};
-
-    #[tokio::test(start_paused = true)]
-    async fn an_idle_watch_sends_a_token_each_second_neither_sooner_nor_later() {
-        let store = Arc::new(MemoryStore::new(EngineRules::default(), Arc::new(NoObserver)));
-        let feed = Arc::new(Feed::start(store, 10));
-        let mut responses = Box::pin(watch(feed.clone(), pb::WatchProfilesRequest::default()).await.unwrap());
-        let begun = Instant::now();
-        for second in 0..10 {
-            assert!(responses.next().await.unwrap().unwrap().events.is_empty());
-            let elapsed = begun.elapsed().as_millis() as u64;
-            assert!((second * 1000..=second * 1010).contains(&elapsed), "{second}: {elapsed} ms");
-        }
-    }
 
     #[tokio::test]
     async fn a_snapshot_token_whose_cursor_is_of_another_list_is_refused() {
