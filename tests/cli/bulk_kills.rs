@@ -108,6 +108,10 @@ fn import_over_kills(step: usize, on_conflict: &str) -> usize {
             last = Some(ended(process));
             break;
         }
+        // Or to the end of its work, and is killed before its own end: the next one would begin anew.
+        if !input.progress().exists() {
+            return 0;
+        }
         kills += 1;
     }
     let last = last.unwrap_or_else(|| server.run(&import));
@@ -266,6 +270,10 @@ fn import_without_ids_over_kills() -> usize {
         if process.wait().unwrap().success() {
             last = Some(ended(process));
             break;
+        }
+        // Or to the end of its work, and is killed before its own end: the next one would begin anew.
+        if !fs::exists(format!("{file}.progress")).unwrap() {
+            return 0;
         }
         kills += 1;
     }
