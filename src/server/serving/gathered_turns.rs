@@ -2,10 +2,11 @@
 //!
 //! A change wakes many watches at once, and a group of writes many calls, and each gives its message in a task of its own. A
 //! connection that had its turn after each of them would make a system call for each message, which costs more than the message.
-//! So its turn is put off until the thread's runtime has been round (`LocalSet`: some sixty tasks, or all that are ready), and all
-//! that they gave leaves together. A call that is alone on its connection has nobody to wait for.
+//! So its turn is put off until the thread's runtime has been round (`LocalSet`: some sixty tasks, or all that are ready), and a
+//! few times more while more is given, and all that they gave leaves together. A call that is alone on its connection has nobody to
+//! wait for.
 //!
-//! Invariant: a turn that was put off comes after one round, without anything else happening.
+//! Invariant: a turn that was put off comes after one round, or [`ROUNDS`] at most, without anything else happening.
 
 use std::cell::Cell;
 use std::pin::pin;
@@ -15,6 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
+
+/// The most rounds that a turn is put off for while more and more is given.
+const ROUNDS: u32 = 3;
 
 /// The turns of one connection.
 pub struct GatheredTurns {
@@ -30,8 +34,8 @@ enum State {
     AtOnce,
     /// A message is there, and the next turn will be put off.
     PutOff,
-    /// The next turn comes when the runtime has been round.
-    Waiting,
+    /// The next turn comes when the runtime has been round so many times, or once if there was no more.
+    Waiting { rounds: u32, more: bool },
 }
 
 /// Whether the runtime has been round, and whom to tell.
@@ -59,8 +63,10 @@ impl GatheredTurns {
     pub fn put_off(self: &Rc<Self>) {
         // The connection's reference, and this call's.
         let is_alone = Rc::strong_count(self) <= 2;
-        if !is_alone && self.state.get() == State::AtOnce {
-            self.state.set(State::PutOff);
+        match self.state.get() {
+            State::AtOnce if !is_alone => self.state.set(State::PutOff),
+            State::Waiting { rounds, .. } => self.state.set(State::Waiting { rounds, more: true }),
+            State::AtOnce | State::PutOff => {}
         }
     }
 
@@ -68,22 +74,29 @@ impl GatheredTurns {
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self.state.get() {
             State::AtOnce => return Poll::Ready(()),
-            State::PutOff => {
-                self.state.set(State::Waiting);
-                self.round.is_over.store(false, Ordering::Relaxed);
-                self.round.connection.register(cx.waker());
-                // What this asks for it has when it is dropped: the runtime wakes the waker when it has been round, and
-                // nobody else does. Polled with the connection's waker it would be ready with the next wake-up, whoever's. That
-                // the runtime keeps the waker is not promised; the test below would wait for ever.
-                let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&self.waker));
-            }
-            State::Waiting => self.round.connection.register(cx.waker()),
+            State::PutOff => self.begin_round(ROUNDS),
+            State::Waiting { .. } => {}
         }
-        if self.round.is_over.load(Ordering::Acquire) {
-            self.state.set(State::AtOnce);
-            return Poll::Ready(());
+        self.round.connection.register(cx.waker());
+        while self.round.is_over.load(Ordering::Acquire) {
+            match self.state.get() {
+                State::Waiting { rounds, more: true } if rounds > 1 => self.begin_round(rounds - 1),
+                _ => {
+                    self.state.set(State::AtOnce);
+                    return Poll::Ready(());
+                }
+            }
         }
         Poll::Pending
+    }
+
+    fn begin_round(&self, rounds: u32) {
+        self.state.set(State::Waiting { rounds, more: false });
+        self.round.is_over.store(false, Ordering::Relaxed);
+        // What this asks for it has when it is dropped: the runtime wakes the waker when it has been round, and
+        // nobody else does. Polled with the connection's waker it would be ready with the next wake-up, whoever's. That
+        // the runtime keeps the waker is not promised; the test below would wait for ever.
+        let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&self.waker));
     }
 }
 
@@ -93,42 +106,61 @@ mod tests {
     use std::task::ready;
 
     use tokio::sync::oneshot;
-    use tokio::task::LocalSet;
+    use tokio::task::{JoinHandle, LocalSet};
 
     use super::*;
+
+    /// What a connection and its calls share here: the turns, the connection's waker, and how many messages were given.
+    #[derive(Clone)]
+    struct Shared(Rc<GatheredTurns>, Rc<AtomicWaker>, Rc<Cell<usize>>);
+
+    impl Shared {
+        fn new() -> Self {
+            Self(GatheredTurns::new(), Rc::default(), Rc::default())
+        }
+
+        fn give(&self) {
+            self.2.set(self.2.get() + 1);
+            self.0.put_off();
+            self.1.wake();
+        }
+
+        /// A connection that ends after so many messages. Gives how many it sent in each turn.
+        fn connection(&self, messages: usize) -> JoinHandle<Vec<usize>> {
+            let (Shared(turns, waker, given), mut sends, mut sent) = (self.clone(), Vec::new(), 0);
+            tokio::task::spawn_local(poll_fn(move |cx| {
+                waker.register(cx.waker());
+                ready!(turns.poll(cx));
+                if given.get() > sent {
+                    sends.push(given.get() - sent);
+                    sent = given.get();
+                }
+                if sent < messages { Poll::Pending } else { Poll::Ready(std::mem::take(&mut sends)) }
+            }))
+        }
+    }
+
+    fn block_on(future: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        LocalSet::new().block_on(&runtime, future);
+    }
 
     #[test]
     fn what_streams_give_in_one_round_leaves_in_one_turn_and_nothing_waits_for_more() {
         const STREAMS: usize = 20;
-        const ROUNDS: usize = 3;
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        LocalSet::new().block_on(&runtime, async {
-            let (turns, connection, given) =
-                (GatheredTurns::new(), Rc::new(AtomicWaker::new()), Rc::new(Cell::new(0)));
-            let sends = tokio::task::spawn_local({
-                let (turns, connection, given) = (turns.clone(), connection.clone(), given.clone());
-                let (mut sends, mut sent) = (Vec::new(), 0);
-                poll_fn(move |cx| {
-                    connection.register(cx.waker());
-                    ready!(turns.poll(cx));
-                    if given.get() > sent {
-                        sends.push(given.get() - sent);
-                        sent = given.get();
-                    }
-                    if sent < ROUNDS * STREAMS { Poll::Pending } else { Poll::Ready(std::mem::take(&mut sends)) }
-                })
-            });
-            for _ in 0..ROUNDS {
+        const CHANGES: usize = 3;
+        block_on(async {
+            let shared = Shared::new();
+            let sends = shared.connection(CHANGES * STREAMS);
+            for _ in 0..CHANGES {
                 let (mut changes, mut streams) = (Vec::new(), Vec::new());
                 for _ in 0..STREAMS {
                     let (change, changed) = oneshot::channel();
                     changes.push(change);
-                    let (turns, connection, given) = (turns.clone(), connection.clone(), given.clone());
+                    let shared = shared.clone();
                     streams.push(tokio::task::spawn_local(async move {
                         changed.await.unwrap();
-                        given.set(given.get() + 1);
-                        turns.put_off();
-                        connection.wake();
+                        shared.give();
                     }));
                 }
                 tokio::task::yield_now().await;
@@ -139,7 +171,27 @@ mod tests {
                     stream.await.unwrap();
                 }
             }
-            assert_eq!(sends.await.unwrap(), [STREAMS; ROUNDS]);
+            assert_eq!(sends.await.unwrap(), [STREAMS; CHANGES]);
+        });
+    }
+
+    #[test]
+    fn calls_that_give_without_an_end_do_not_hold_up_their_connection() {
+        const MESSAGES: usize = 1000;
+        block_on(async {
+            let shared = Shared::new();
+            let sends = shared.connection(2 * MESSAGES);
+            let give = async |shared: Shared| {
+                for _ in 0..MESSAGES {
+                    shared.give();
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::task::spawn_local(give(shared.clone()));
+            tokio::task::spawn_local(give(shared));
+            // Each gives a message in a round, and one before the first.
+            let most = 2 * (ROUNDS as usize + 1);
+            assert!(sends.await.unwrap().iter().all(|sent| *sent <= most));
         });
     }
 }
