@@ -160,6 +160,8 @@ fn poll_due(mut timer: Pin<&mut Sleep>, due: Instant, cx: &mut Context<'_>) -> b
 
 /// Has this task polled again when the others of its thread had their turn.
 fn after_the_others(cx: &mut Context<'_>) {
+    // The runtime keeps the waker, though what asked for it is dropped here. Did it not, the watch would go on with its next
+    // heartbeat.
     let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 

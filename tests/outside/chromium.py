@@ -14,8 +14,6 @@ from typing import Any
 
 # A first start reads hundreds of megabytes.
 ANSWER_SECONDS = 120.0
-
-
 # What Chromium says of an expression whose page goes while it is looked at.
 PAGE_GONE = ("Execution context was destroyed", "Cannot find", "navigated or closed")
 
